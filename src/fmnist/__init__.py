@@ -1,0 +1,54 @@
+"""fmnist: a strong, fast and honest Fashion-MNIST classifier.
+
+Every public name is here. They are loaded when first used, so that `import fmnist` is quick and what needs no
+Keras never imports it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmnist.classifier import Classifier
+    from fmnist.config import Config
+    from fmnist.data import load
+    from fmnist.errors import FmnistError, errors_as_text
+    from fmnist.evaluation import evaluate
+    from fmnist.live import LiveCurves
+    from fmnist.model import load_model
+    from fmnist.training import train
+
+_HOMES = {
+    "Classifier": "fmnist.classifier",
+    "Config": "fmnist.config",
+    "FmnistError": "fmnist.errors",
+    "errors_as_text": "fmnist.errors",
+    "evaluate": "fmnist.evaluation",
+    "LiveCurves": "fmnist.live",
+    "load": "fmnist.data",
+    "load_model": "fmnist.model",
+    "train": "fmnist.training",
+}
+
+__all__ = [
+    "Classifier",
+    "Config",
+    "FmnistError",
+    "LiveCurves",
+    "errors_as_text",
+    "evaluate",
+    "load",
+    "load_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fmnist' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

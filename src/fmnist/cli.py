@@ -1,0 +1,353 @@
+"""The command line: parse, call, print. The only module that prints or exits."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fmnist.config import PRESETS, Config
+from fmnist.errors import FmnistError, one_line
+
+if TYPE_CHECKING:
+    from fmnist.runs import Run
+
+app = typer.Typer(
+    help="Train, score and ask a Fashion-MNIST classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder with a data set of the same format.", show_default=False)
+]
+
+
+@app.command("data")
+def data_command(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:  # noqa: ARG001
+    """Find or fetch the data set, verify it and say what it is."""
+    from fmnist.data import load
+
+    dataset = load(data)
+    document = {
+        "source": dataset.source,
+        "is_fashion_mnist": dataset.is_fashion_mnist,
+        "num_train_images": len(dataset.train_images),
+        "num_test_images": len(dataset.test_images),
+        "class_names": list(dataset.class_names),
+        "sha256": dataset.sha256,
+    }
+    name = "Fashion-MNIST, every byte verified" if dataset.is_fashion_mnist else "another data set of this format"
+    console = out(as_json)
+    console.print(f"{name}; from {dataset.source}", highlight=False)
+    console.print(f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images")
+    give(as_json, document)
+
+
+@app.command()
+def explore(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path("explore"),
+    data: DataFolder = None,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Show what is in the data: tables here, figures in a folder."""
+    from fmnist import explore as exploring
+    from fmnist.data import load
+
+    dataset = load(data)
+    summary = exploring.summarise(dataset)
+    console = out(as_json)
+    parts = summary["parts"]
+    console.print(
+        table(
+            "Parts",
+            ["part", "shape", "type", "pixels", "mean", "std"],
+            [
+                [name, " x ".join(map(str, part["shape"])), part["dtype"], f"{part['min']} to {part['max']}",
+                 f"{part['mean']:.4f}", f"{part['std']:.4f}"]
+                for name, part in parts.items()
+            ],
+        )
+    )  # fmt: skip
+    console.print(
+        table(
+            "Classes",
+            ["class", "training images", "test images", "mean pixel", "ink"],
+            [
+                [row["label"], f"{train:,}", f"{test:,}", f"{row['mean']:.3f}", f"{100 * row['ink']:.1f} %"]
+                for row, train, test in zip(
+                    summary["classes"], parts["train"]["class_counts"], parts["test"]["class_counts"], strict=True
+                )
+            ],
+        )
+    )
+    duplicates = summary["duplicates"]
+    console.print(
+        f"Images that occur again byte by byte: {duplicates['train']} in training, {duplicates['test']} in test, "
+        f"{duplicates['across']} of test in training"
+    )
+    figures = exploring.save_figures(dataset, summary, folder)
+    console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True, highlight=False)
+    give(as_json, {**summary, "figures": [str(path) for path in figures]})
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "fast",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's own.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides everything random.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Train on all images, without a validation part.")] = False,
+    run: Annotated[Path | None, typer.Option(help="New folder for the run.", show_default="runs/PRESET-TIME")] = None,
+    data: DataFolder = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run folder.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Train a network, with its curves redrawn after every epoch."""
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
+    changes = {"epochs": epochs} if epochs else {}
+    config = Config.from_preset(
+        preset, seed=seed, full=full, data=str(data.absolute()) if data else None, **changes
+    )
+    from fmnist import runs
+    from fmnist.data import load
+
+    dataset = load(config.data)
+    with quiet_stderr():
+        import keras
+
+        from fmnist import live, training
+    folder = run or runs.new_folder(preset)
+    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+    errors.print(f"Training {preset} into {folder}", highlight=False, soft_wrap=True)
+    try:
+        with live.ProgressBar(errors) as bar:
+            finished = training.train(config, [bar, *callbacks], dataset=dataset, folder=folder)
+    except KeyboardInterrupt:
+        errors.print(interrupted(folder), soft_wrap=True, highlight=False)
+        raise
+    manifest, last = finished.manifest(), finished.history()[-1]
+    console = out(as_json)
+    if last["val_accuracy"] is not None:
+        console.print(f"Validation accuracy {last['val_accuracy']:.2%} after {config.epochs} epochs")
+    console.print(f"Trained in {manifest['train_seconds']:.0f} s: {folder}", soft_wrap=True, highlight=False)
+    give(
+        as_json,
+        {
+            "run": str(folder),
+            "preset": preset,
+            "seed": seed,
+            "epochs": config.epochs,
+            "parameters": manifest["parameters"],
+            "train_seconds": manifest["train_seconds"],
+            "val_accuracy": last["val_accuracy"],
+        },
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run.", show_default="the newest")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws the two random test images.", show_default="random")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Score a run on every test image and write its report."""
+    from fmnist import evaluation as evaluating
+
+    chosen = find_run(run)
+    result = evaluating.evaluate(chosen, seed)
+    console = out(as_json)
+    low, high = result["accuracy_interval_95"]
+    console.print(
+        table(
+            f"{chosen.folder} on {result['num_images']:,} test images",
+            ["", ""],
+            [
+                ["accuracy", f"{result['accuracy']:.2%}"],
+                ["95 % interval", f"{low:.2%} to {high:.2%}"],
+                ["accuracy, single view", f"{result['accuracy_single_view']:.2%}"],
+                ["precision, recall, F1 (macro)", ", ".join(f"{result[name]:.2%}" for name in MACRO)],
+                ["Keras' precision, recall", f"{result['keras_precision']:.2%}, {result['keras_recall']:.2%}"],
+                ["expected calibration error", f"{result['ece']:.2%}"],
+            ],
+        )
+    )
+    console.print(
+        "Keras' values differ because they count every probability above 0.5 as a claim, over all classes at once."
+    )
+    console.print(
+        table(
+            "Classes",
+            ["class", "precision", "recall", "F1"],
+            [
+                [row["label"], f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.1%}"]
+                for row in result["per_class"]
+            ],
+        )
+    )
+    names = result["class_names"]
+    rows = [
+        [f"{index} {name}", *map(str, counts)]
+        for index, (name, counts) in enumerate(zip(names, result["confusion"], strict=True))
+    ]
+    console.print(table("Confusion (rows true, columns predicted)", ["", *map(str, range(len(names)))], rows))
+    for sample in result["samples"]:
+        verdict = "right" if sample["predicted"] == sample["true"] else "wrong"
+        console.print(
+            f"Random test image {sample['index']}: predicted {sample['predicted']} "
+            f"({sample['probability']:.1%}), true {sample['true']}: {verdict}",
+            highlight=False,
+        )
+    console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True, highlight=False)
+    give(as_json, result)
+
+
+MACRO = ("precision_macro", "recall_macro", "f1_macro")
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Pictures of 28x28 grey pixels.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Say what pictures show."""
+    from fmnist.classifier import Classifier
+
+    classifier = Classifier.load(find_run(model))
+    errors.print(f"Model: {classifier.name}", highlight=False, soft_wrap=True)
+    answers: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            answers.append({"file": str(file), **classifier.classify(file)})
+        except FmnistError as error:
+            answers.append({"file": str(file), "error": str(error)})
+            complain(error)
+    rows = [[item["file"], item["label"], f"{item['probability']:.1%}"] for item in answers if "label" in item]
+    if rows:
+        out(as_json).print(table(None, ["file", "answer", "probability"], rows))
+    give(as_json, answers)
+    if any("error" in item for item in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run with weights.")],
+    copy: Annotated[
+        Path | None, typer.Option("--out", help="Also copy the graph to this file.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Write a run's model.onnx and manifest again, or for the first time if it was cut off."""
+    from fmnist import atomic, runs
+
+    chosen = runs.open_run(run)
+    with quiet_stderr():
+        from fmnist import export as exporting
+    manifest = exporting.finish(chosen)
+    if copy:
+        atomic.write(copy, chosen.onnx_path.read_bytes())
+    out(as_json).print(f"Exported {copy or chosen.onnx_path}", soft_wrap=True, highlight=False)
+    give(as_json, {"run": str(chosen.folder), "file": str(copy or chosen.onnx_path), **manifest})
+
+
+def find_run(folder: Path | None) -> "Run":
+    """Open the run that was named, or the newest finished one."""
+    from fmnist import runs
+
+    return runs.open_run(folder) if folder else runs.newest_finished()
+
+
+def interrupted(folder: Path) -> str:
+    """Say what an interrupted run leaves, and what can be done with it."""
+    from fmnist import runs
+
+    num_epochs = len(runs.open_run(folder).history()) if (folder / "history.csv").exists() else 0
+    if num_epochs == 0:
+        return f"Interrupted before the first epoch was over: {folder} holds no weights."
+    return (
+        f"Interrupted after {num_epochs} epochs. {folder} holds their weights, history and curves; "
+        f"`fmnist export {folder}` makes a model of them."
+    )
+
+
+def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table:
+    """Lay out text in columns: the first to the left, the others to the right."""
+    result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    for number, name in enumerate(columns):
+        result.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def out(as_json: bool) -> Console:
+    """Give the console for people: stdout, unless that is kept for JSON."""
+    return errors if as_json else Console()
+
+
+def give(as_json: bool, document: Any) -> None:
+    """Print the one JSON document, if it was asked for."""
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def complain(error: BaseException) -> None:
+    """Print an error as one line."""
+    print(f"fmnist: error: {one_line(error)}", file=sys.stderr)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep TensorFlow's greeting, which no setting turns off, out of the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def main() -> None:
+    """Run the command line; every error but a usage error ends in one line and exit code 1."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("fmnist: %(message)s"))
+    log = logging.getLogger("fmnist")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    try:
+        app()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        complain(error)
+        sys.exit(1)

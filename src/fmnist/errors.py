@@ -1,0 +1,59 @@
+"""Errors as help: what was given, what was expected, how to mend it, in one line."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class FmnistError(Exception):
+    """Something that the user can mend. Its message is one line, meant for people."""
+
+
+OS_ERRORS = {
+    errno.ENOSPC: "no space left on the disk; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "permission denied; choose a folder of your own or change its permissions",
+    errno.EPERM: "permission denied; choose a folder of your own or change its permissions",
+    errno.EROFS: "the file system is read-only; choose a folder that can be written",
+    errno.ENOENT: "no such file or folder; check the name",
+    errno.EISDIR: "is a folder, where a file was expected",
+    errno.ENOTDIR: "is a file, where a folder was expected",
+}
+
+
+def one_line(error: BaseException) -> str:
+    """Say any exception in one line.
+
+    Args:
+        error: the exception, of whatever kind.
+
+    Returns:
+        The message of an `FmnistError` as it is; for an operating-system error the file and the mend;
+        for anything else its type and the first line of its message.
+    """
+    if isinstance(error, FmnistError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in OS_ERRORS:
+        subject = f"{error.filename}: " if error.filename else ""
+        return f"{subject}{OS_ERRORS[error.errno]}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; close other programs, or use a smaller batch or data set"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def errors_as_text() -> Iterator[None]:
+    """Print any exception as one line of text and go on: for notebooks.
+
+    The cells after it still run. An interrupt by the user is not caught.
+
+    Example:
+        >>> with errors_as_text():
+        ...     raise FmnistError("no such run: runs/none; `fmnist train` makes one")
+        Error: no such run: runs/none; `fmnist train` makes one
+    """
+    try:
+        yield
+    except Exception as error:
+        print(f"Error: {one_line(error)}")

@@ -1,0 +1,201 @@
+"""From trained weights to `model.onnx` and `manifest.json`: what is scored is what is shipped."""
+
+import contextlib
+import io
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist import atomic, data, idx, metrics, model, runs
+from fmnist.classifier import Classifier
+from fmnist.config import View
+from fmnist.errors import FmnistError
+
+log = logging.getLogger("fmnist")
+
+NUM_CHECKED = 1_000
+"""Images on which the exported graph has to agree with Keras."""
+MAX_DIFFERENCE = 1e-4
+"""Largest gap allowed between two probabilities: float32 sums in another order differ by some 1e-6."""
+TINY = 1e-30
+"""Keeps the logarithm finite where a probability has underflowed."""
+
+
+def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: float | None = None) -> dict[str, Any]:
+    """Write the ONNX graph of a run and then, last of all, its manifest.
+
+    The float32 network with the trained weights is wrapped so that the graph is complete: `images`, uint8
+    (n, 28, 28), in; `probabilities` (averaged over the views, calibrated), `probabilities_single_view` and
+    `features` out. The file is compared with Keras on 1,000 training images before it is accepted.
+
+    Args:
+        run: a run with weights; if it was cut off, those of its last finished epoch.
+        dataset: the run's data, if it is in memory already.
+        train_seconds: how long training took, for the manifest; None takes the sum of its epochs.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FmnistError: if the run has no weights, its data is not at hand, or the exported graph disagrees.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _finish_in_fresh_process(run, train_seconds)
+    environment = run.environment()
+    dataset = dataset or run.load_data()
+    parts = data.split(dataset, run.config.seed, run.config.full)
+    network = model.load_model(run)
+    temperature, calibrated_by = _calibrate(run, network, parts)
+
+    graph = complete_graph(network, run.config.views, temperature)
+    images = parts.train_images[:NUM_CHECKED]
+    expected = _answers(graph, images)
+    content = _to_onnx(graph)
+    agreement = _check_agreement(content, dataset.class_names, images, expected)
+    original = model.build(run.config, len(dataset.class_names), environment["precision"])
+    model.set_weights(original, model.read_weights(run), run.weights_path)
+    as_trained = _answers(complete_graph(original, run.config.views, temperature), images)
+    agreement["max_difference_from_training_precision"] = float(np.abs(as_trained - expected).max())
+
+    history = run.history()
+    manifest = {
+        "format_version": runs.FORMAT_VERSION,
+        "class_names": list(dataset.class_names),
+        "views": [list(view) for view in run.config.views],
+        "temperature": temperature,
+        "calibrated_by": calibrated_by,
+        "acceptance_threshold": None,
+        "epochs_trained": len(history),
+        "parameters": network.count_params(),
+        "train_seconds": train_seconds or sum(row["seconds"] or 0 for row in history),
+        "agreement": agreement,
+        "sha256": {
+            "weights.safetensors": idx.sha256(run.weights_path.read_bytes()),
+            "model.onnx": idx.sha256(content),
+        },
+    }
+    atomic.write(run.onnx_path, content)
+    atomic.write_json(run.folder / "manifest.json", manifest)
+    return manifest
+
+
+def complete_graph(network: keras.Sequential, views: tuple[View, ...], temperature: float) -> keras.Model:
+    """Wrap a network so that it goes from stored pixels to final answers.
+
+    Args:
+        network: takes (n, 28, 28, 1) float32 in [0, 1], gives probabilities from its last layer.
+        views: to average the log-probabilities over; the first is the single view.
+        temperature: divides the averaged log-probabilities.
+
+    Returns:
+        A model from `images`, uint8 (n, 28, 28), to the named outputs, all float32: `probabilities` and
+        `probabilities_single_view` (n, classes), `features` (n, what the last layer sees of the first view).
+    """
+    ops = keras.ops
+    body, head = keras.Sequential([keras.Input((28, 28, 1)), *network.layers[:-1]]), network.layers[-1]
+    images = keras.Input((28, 28), dtype="uint8", name="images")
+    scaled = ops.expand_dims(ops.cast(images, "float32") / 255, -1)
+    seen = ops.concatenate([_look(scaled, view) for view in views], axis=0)
+    features = body(seen)
+    answers = head(features)
+    num_classes = network.output_shape[-1]
+    by_view = ops.reshape(ops.cast(answers, "float32"), (len(views), -1, num_classes))
+    averaged = ops.mean(ops.log(by_view + TINY), axis=0) / temperature
+    outputs = {
+        "probabilities": ops.softmax(averaged),
+        "probabilities_single_view": ops.softmax(ops.log(by_view[0] + TINY) / temperature),
+        "features": ops.reshape(ops.cast(features, "float32"), (len(views), -1, features.shape[-1]))[0],
+    }
+    named = {name: keras.layers.Identity(dtype="float32", name=name)(value) for name, value in outputs.items()}
+    return keras.Model(images, named)
+
+
+def _look(images: keras.KerasTensor, view: View) -> keras.KerasTensor:
+    mirrored, rows, columns = view
+    if mirrored:
+        images = keras.ops.flip(images, axis=2)
+    if rows or columns:
+        reach = max(abs(rows), abs(columns))
+        padded = keras.ops.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        images = padded[:, reach - rows : reach - rows + 28, reach - columns : reach - columns + 28]
+    return images
+
+
+def _answers(graph: keras.Model, images: np.ndarray) -> np.ndarray:
+    return np.asarray(graph.predict(images, batch_size=500, verbose=0)["probabilities"])
+
+
+def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> tuple[float, str | None]:
+    """Fit the temperature on validation images; without any, take it from a run of the same settings on the split."""
+    if len(parts.val_images):
+        graph = complete_graph(network, run.config.views, temperature=1.0)
+        log_probabilities = np.log(_answers(graph, parts.val_images) + TINY)
+        return metrics.temperature(log_probabilities, parts.val_labels), run.folder.name
+    twin = _twin_on_split(run)
+    if twin is None:
+        log.warning(
+            "probabilities are not calibrated: a run on all training images takes its temperature from a finished "
+            "run of the same settings on the split, and %s has none; train one without --full, then "
+            "`fmnist export %s`",
+            run.folder.absolute().parent,
+            run.folder,
+        )
+        return 1.0, None
+    return float(twin.manifest()["temperature"]), twin.folder.name
+
+
+def _twin_on_split(run: runs.Run) -> runs.Run | None:
+    def settings(other: runs.Run) -> dict[str, Any]:
+        return {**other.config.to_json(), "full": None, "seed": None}
+
+    twins = [
+        other
+        for other in runs.finished_runs(run.folder.absolute().parent)
+        if not other.config.full and settings(other) == settings(run)
+    ]
+    return max(twins, key=lambda other: other.created, default=None)
+
+
+def _to_onnx(graph: keras.Model) -> bytes:
+    graph(np.zeros((1, 28, 28), np.uint8))  # Keras exports only a model that has been called.
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
+        # Keras asks NumPy for a name that NumPy has given up.
+        warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
+        path = Path(scratch) / "model.onnx"
+        with contextlib.redirect_stdout(io.StringIO()):
+            graph.export(path, format="onnx", verbose=False)
+        return path.read_bytes()
+
+
+def _check_agreement(
+    content: bytes, class_names: tuple[str, ...], images: np.ndarray, expected: np.ndarray
+) -> dict[str, Any]:
+    found = Classifier(content, class_names).predict(images)
+    difference = float(np.abs(found - expected).max())
+    same_top1 = bool((found.argmax(axis=1) == expected.argmax(axis=1)).all())
+    if difference > MAX_DIFFERENCE or not same_top1:
+        raise FmnistError(
+            f"the exported graph disagrees with Keras by {difference:.1e} on {len(images)} images; expected at most "
+            f"{MAX_DIFFERENCE:.0e} and the same answers. The weights are intact; this is a fault to report"
+        )
+    return {"num_images": len(images), "max_difference": difference, "same_top1": same_top1}
+
+
+def _finish_in_fresh_process(run: runs.Run, train_seconds: float | None) -> dict[str, Any]:
+    """Only TensorFlow writes ONNX, and a process has one backend."""
+    command = [sys.executable, "-m", "fmnist", "export", str(run.folder.absolute()), "--json"]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FmnistError(f"export of {run.folder} on TensorFlow failed: {done.stderr.strip().splitlines()[-1:]}")
+    manifest = {**run.manifest(), "train_seconds": train_seconds}
+    atomic.write_json(run.folder / "manifest.json", manifest)
+    return manifest

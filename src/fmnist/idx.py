@@ -1,0 +1,117 @@
+"""The IDX file format: bytes, checked, into arrays."""
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from fmnist.errors import FmnistError
+
+IMAGE_MAGIC = 0x00000803
+LABEL_MAGIC = 0x00000801
+IMAGE_SIZE = 28
+MAX_DEFLATE_RATIO = 1032
+"""No deflate stream grows by more than this when it is unpacked (zlib's technical notes)."""
+
+
+def read(path: Path) -> bytes:
+    """Read an IDX file, gzipped or plain, and check that its header and its length agree.
+
+    Memory is taken only for what the header declares, and only if the file on disk can hold so much.
+
+    Args:
+        path: the file; it is unpacked if its name ends in `.gz`.
+
+    Returns:
+        The decompressed bytes, header included.
+
+    Raises:
+        FmnistError: naming the file and what is wrong with it.
+    """
+    try:
+        size_on_disk = path.stat().st_size
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+            header = file.read(16)
+            expected = _expected_size(path, header)
+            if expected > size_on_disk * (MAX_DEFLATE_RATIO if path.suffix == ".gz" else 1):
+                raise FmnistError(
+                    f"{path} is truncated: its header promises {expected} bytes, more than it can hold"
+                )
+            content = header + file.read(expected + 1 - len(header))
+    except FileNotFoundError as error:
+        raise FmnistError(f"{path} is not there") from error
+    except IsADirectoryError as error:
+        raise FmnistError(f"{path} is a folder, where a file was expected") from error
+    except PermissionError as error:
+        raise FmnistError(f"{path} may not be read: permission denied") from error
+    except EOFError as error:
+        raise FmnistError(f"{path} is truncated: its gzip stream stops short") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise FmnistError(f"{path} is damaged or no gzip file ({error})") from error
+    except OSError as error:
+        raise FmnistError(f"{path} cannot be read ({error.strerror or error})") from error
+    if len(content) != expected:
+        problem = "is truncated" if len(content) < expected else "has trailing bytes"
+        raise FmnistError(f"{path} {problem}: its header promises {expected} bytes")
+    return content
+
+
+def _expected_size(path: Path, header: bytes) -> int:
+    words = [int.from_bytes(header[start : start + 4], "big") for start in range(0, len(header) - 3, 4)]
+    if len(words) >= 2 and words[0] == LABEL_MAGIC:
+        return 8 + words[1]
+    if len(words) == 4 and words[0] == IMAGE_MAGIC:
+        num_images, height, width = words[1:]
+        if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
+            raise FmnistError(f"{path} holds images of {height}x{width}; expected 28x28")
+        return 16 + num_images * height * width
+    raise FmnistError(f"{path} is no IDX file of images or labels: it begins with {header[:4].hex() or 'nothing'}")
+
+
+def images(path: Path, content: bytes) -> np.ndarray:
+    """View the bytes of an image file as an array.
+
+    Args:
+        path: where they came from, for the message.
+        content: what `read` gave.
+
+    Returns:
+        Images of shape (n, 28, 28), uint8, 0 (black ground) to 255.
+
+    Raises:
+        FmnistError: if the bytes are those of a label file, or hold no image.
+    """
+    if int.from_bytes(content[:4], "big") != IMAGE_MAGIC:
+        raise FmnistError(f"{path} holds labels, where images were expected")
+    if len(content) == 16:
+        raise FmnistError(f"{path} holds no images")
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def labels(path: Path, content: bytes) -> np.ndarray:
+    """View the bytes of a label file as an array.
+
+    Args:
+        path: where they came from, for the message.
+        content: what `read` gave.
+
+    Returns:
+        Labels of shape (n,), uint8, 0 to 9.
+
+    Raises:
+        FmnistError: if the bytes are those of an image file, or a label is above 9.
+    """
+    if int.from_bytes(content[:4], "big") != LABEL_MAGIC:
+        raise FmnistError(f"{path} holds images, where labels were expected")
+    values = np.frombuffer(content, np.uint8, offset=8)
+    if values.size and values.max() > 9:
+        raise FmnistError(f"{path} holds the label {values.max()}; expected 0 to 9")
+    return values
+
+
+def sha256(content: bytes) -> str:
+    """Hash decompressed bytes: mirrors compress the same content differently, so `.gz` hashes say nothing."""
+    return hashlib.sha256(content).hexdigest()

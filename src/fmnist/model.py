@@ -1,0 +1,209 @@
+"""The networks, as `keras.Sequential`, and their weights as plain arrays.
+
+Every network takes images of shape (n, 28, 28, 1), float32 in [0, 1], and gives probabilities of shape (n, classes).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from fmnist import augment, runs
+from fmnist.config import Config
+from fmnist.errors import FmnistError
+
+WHITENING_FILTERS = 8
+"""Plus and minus each of the four eigenvectors of a 2x2 patch."""
+WHITENING_EPSILON = 5e-4
+"""Keeps a flat direction, mere noise, from being blown up; the speedrun's constant."""
+NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def textbook(num_classes: int) -> keras.Sequential:
+    """Build the convolutional network of a hundred tutorials: 34,826 parameters for ten classes."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu", name="conv1"),
+            layers.MaxPooling2D(2, name="pool1"),
+            layers.Conv2D(64, 3, activation="relu", name="conv2"),
+            layers.MaxPooling2D(2, name="pool2"),
+            layers.Flatten(name="flatten"),
+            layers.Dropout(0.5, name="dropout"),
+            layers.Dense(num_classes, activation="softmax", name="head"),
+        ],
+        name="textbook",
+    )
+
+
+def whitened(num_classes: int) -> keras.Sequential:
+    """Build the network of `fast`: a frozen whitening stem, then three groups of two convolutions.
+
+    The layout is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498), with half their widths.
+    """
+    stack: list[keras.Layer] = [
+        keras.Input((28, 28, 1)),
+        layers.Conv2D(WHITENING_FILTERS, 2, use_bias=False, trainable=False, name="whitening"),
+        layers.Activation(gelu, name="whitening_gelu"),
+    ]
+    for group, width in enumerate((32, 64, 128), start=1):
+        for number in (1, 2):
+            name = f"group{group}_conv{number}"
+            stack.append(layers.Conv2D(width, 3, padding="same", use_bias=False, name=name))
+            if number == 1:
+                stack.append(layers.MaxPooling2D(2, name=f"group{group}_pool"))
+            stack.append(layers.BatchNormalization(momentum=0.9, name=f"{name}_norm"))
+            stack.append(layers.Activation(gelu, name=f"{name}_gelu"))
+    stack += [
+        layers.GlobalMaxPooling2D(name="pool"),
+        # float32: the probabilities go into the loss and into the metrics
+        layers.Dense(num_classes, activation="softmax", dtype="float32", name="head"),
+    ]
+    return keras.Sequential(stack, name="whitened")
+
+
+def gelu(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Apply GELU by its tanh form: the exact one does not export to ONNX."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+BUILDERS: dict[str, Callable[[int], keras.Sequential]] = {"textbook": textbook, "whitened": whitened}
+
+
+def build(config: Config, num_classes: int, precision: str) -> keras.Sequential:
+    """Build the network of a configuration, with initial weights that follow from its seed.
+
+    Args:
+        config: names the network and the seed.
+        num_classes: how many probabilities it gives.
+        precision: `float32`, or `bfloat16` to compute in it while the variables stay float32.
+
+    Returns:
+        The network, built; its whitening stem, if it has one, still waits for `whiten`.
+    """
+    keras.utils.set_random_seed(config.seed)
+    with _dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+        return BUILDERS[config.network](num_classes)
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def choose_precision(wanted: str) -> str:
+    """Give the precision to train in.
+
+    Args:
+        wanted: `auto`, `float32` or `bfloat16`.
+
+    Returns:
+        For `auto`, `bfloat16` where the processor multiplies in it natively, else `float32`.
+    """
+    if wanted != "auto":
+        return wanted
+    flags = set(runs.cpu_info().get("flags", "").split())
+    return "bfloat16" if flags & NATIVE_BFLOAT16_FLAGS else "float32"
+
+
+def whiten(network: keras.Sequential, images: np.ndarray) -> None:
+    """Set the stem of a `whitened` network so that its outputs are uncorrelated and of equal scale.
+
+    Source: Page 2019, "How to train your ResNet"; the form with both signs is of Jordan 2024, arXiv 2404.00498.
+
+    Args:
+        network: what `build` gave; one without a stem is left as it is.
+        images: (n, 28, 28, 1) float32 in [0, 1], some thousands.
+    """
+    if network.layers[0].name != "whitening":
+        return
+    patches = np.lib.stride_tricks.sliding_window_view(images[..., 0], (2, 2), axis=(1, 2)).reshape(-1, 4)
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    filters = eigenvectors / np.sqrt(eigenvalues + WHITENING_EPSILON)
+    kernel = np.concatenate([filters, -filters], axis=1).reshape(2, 2, 1, WHITENING_FILTERS)
+    network.layers[0].kernel.assign(kernel.astype(np.float32))
+
+
+def reseed_dropout(network: keras.Sequential, seed: int, epoch: int) -> None:
+    """Make the dropout masks of an epoch follow from seed and epoch, whatever was drawn before."""
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, layers.Dropout):
+            layer.seed_generator.state.assign(augment.dropout_seed(seed, epoch, index))
+
+
+def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
+    """Give the weights by name, `layer/variable`, as float32 arrays; random states are not among them."""
+    return {
+        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable)
+        for layer in network.layers
+        for variable in layer.weights
+    }
+
+
+def set_weights(network: keras.Sequential, weights: dict[str, np.ndarray], source: Path) -> None:
+    """Put weights into a network of the same architecture.
+
+    Raises:
+        FmnistError: if a name or a shape differs; `source` is named in the message.
+    """
+    variables = {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.weights}
+    if variables.keys() != weights.keys():
+        different = ", ".join(sorted(variables.keys() ^ weights.keys()))
+        raise FmnistError(f"{source} does not fit the network {network.name}: {different} on one side only")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != weights[name].shape:
+            raise FmnistError(
+                f"{source} does not fit the network {network.name}: {name} has shape {weights[name].shape}; "
+                f"expected {tuple(variable.shape)}"
+            )
+        variable.assign(weights[name])
+
+
+def load_model(run: runs.Run | str | Path) -> keras.Sequential:
+    """Load the trained network of a run, to look into it or to train it further.
+
+    The file holds arrays alone: nothing in it can run code.
+
+    Args:
+        run: the run, or its folder.
+
+    Returns:
+        The `keras.Sequential` in float32, with the weights of the last finished epoch. It takes
+        `fmnist.data.normalise(images)` and gives probabilities.
+
+    Raises:
+        FmnistError: if the run has no weights, or they are damaged or do not fit.
+    """
+    run = run if isinstance(run, runs.Run) else runs.open_run(run)
+    weights = read_weights(run)
+    network = build(run.config, len(weights["head/bias"]), "float32")
+    set_weights(network, weights, run.weights_path)
+    return network
+
+
+def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
+    """Read the weights of a run as arrays by name.
+
+    Raises:
+        FmnistError: if there are none yet, or the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not run.weights_path.exists():
+        raise FmnistError(f"run {run.folder} has no weights: it stopped before its first epoch was over; train again")
+    try:
+        weights = load_file(run.weights_path)
+    except SafetensorError as error:
+        raise FmnistError(f"{run.weights_path} is damaged ({error}); train again") from error
+    if "head/bias" not in weights:
+        raise FmnistError(f"{run.weights_path} holds no weights of this program's networks; train again")
+    return weights

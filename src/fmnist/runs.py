@@ -1,0 +1,290 @@
+"""The run folder: what is in it, and how it is written and read back.
+
+`config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
+`evaluation.json`, `report.html`. A run is finished when its manifest is there.
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fmnist import atomic, data
+from fmnist.config import Config
+from fmnist.errors import FmnistError
+
+FORMAT_VERSION = 1
+"""Of the run folder and its manifest; it goes up when an older program could no longer read them rightly."""
+
+RUNS_FOLDER = Path("runs")
+HISTORY_COLUMNS = (
+    "epoch", "loss", "accuracy", "precision", "recall",
+    "val_loss", "val_accuracy", "val_precision", "val_recall", "learning_rate", "seconds",
+)  # fmt: skip
+PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
+
+History = list[dict[str, float | None]]
+"""One row an epoch, with the keys of `HISTORY_COLUMNS`; None where there is no validation part."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a training run has written, or is writing."""
+
+    folder: Path
+    config: Config
+    created: datetime
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the weights of the last finished epoch are."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def onnx_path(self) -> Path:
+        """Where the complete graph is, weights inside."""
+        return self.folder / "model.onnx"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has been trained and exported."""
+        return (self.folder / "manifest.json").is_file()
+
+    def environment(self) -> dict[str, Any]:
+        """Read what the run was trained on: versions, processor, threads, precision, data."""
+        return _read_json(self.folder / "environment.json")
+
+    def load_data(self) -> data.Dataset:
+        """Load the data that the run was trained on.
+
+        Raises:
+            FmnistError: if it is not at hand, or what is found has other hashes.
+        """
+        dataset = data.load(self.config.data)
+        if dataset.sha256 != self.environment().get("data_sha256"):
+            raise FmnistError(
+                f"the data from {dataset.source} is not the data that {self.folder} was trained on (its SHA-256 "
+                "differs); put that back, or train again"
+            )
+        return dataset
+
+    def history(self) -> History:
+        """Read the rows of the finished epochs, oldest first.
+
+        Raises:
+            FmnistError: if the file is there and is no such table.
+        """
+        path = self.folder / "history.csv"
+        if not path.exists():
+            return []
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            return [{name: float(row[name]) if row[name] else None for name in HISTORY_COLUMNS} for row in rows]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest of a finished run.
+
+        Raises:
+            FmnistError: if the run is not finished, or another version of fmnist wrote it.
+        """
+        if not self.is_finished:
+            mend = (
+                f"`fmnist export {self.folder}` makes a model of the epochs that it has"
+                if self.weights_path.exists()
+                else "it stopped before its first epoch was over; train again"
+            )
+            raise FmnistError(f"run {self.folder} is not finished; {mend}")
+        return read_manifest(self.folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check the manifest in a folder.
+
+    Raises:
+        FmnistError: if it is missing, damaged, or of another format version.
+    """
+    manifest = _read_json(folder / "manifest.json")
+    _check_version(folder / "manifest.json", manifest)
+    return manifest
+
+
+def create(config: Config, folder: Path | None = None) -> Run:
+    """Begin a run: make its folder and write its `config.json`.
+
+    Args:
+        config: what will be run.
+        folder: where, new or empty; None takes `new_folder`.
+
+    Returns:
+        The new run.
+
+    Raises:
+        FmnistError: if the folder holds something already.
+    """
+    folder = folder or new_folder(config.preset)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FmnistError(f"{folder} is not empty; expected a new folder for the run, so choose another name")
+    created = datetime.now(UTC)
+    document = {"format_version": FORMAT_VERSION, "created": created.isoformat(), "config": config.to_json()}
+    atomic.write_json(folder / "config.json", document)
+    return Run(folder, config, created)
+
+
+def new_folder(preset: str) -> Path:
+    """Make a folder under `runs/`, named by preset and time, that no other process has made."""
+    RUNS_FOLDER.mkdir(exist_ok=True)
+    name = f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        folder = RUNS_FOLDER / (name + suffix)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable: the suffixes do not end")
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open the folder of a run, finished or not.
+
+    Raises:
+        FmnistError: if it is missing, empty, half-written or of another format version.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FmnistError(f"no run folder {folder}; `fmnist train` makes one")
+    if not any(folder.iterdir()):
+        raise FmnistError(f"{folder} is empty; expected the folder of a run, which `fmnist train` makes")
+    path = folder / "config.json"
+    if not path.exists():
+        raise FmnistError(f"{folder} is not the folder of a run: it has no config.json")
+    document = _read_json(path)
+    _check_version(path, document)
+    try:
+        created = datetime.fromisoformat(document["created"])
+        return Run(folder, Config.from_json(document["config"]), created)
+    except (KeyError, TypeError, ValueError, FmnistError) as error:
+        raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
+
+
+def newest_finished(runs_folder: Path | None = None) -> Run:
+    """Give the finished run that was begun last.
+
+    Raises:
+        FmnistError: if there is none.
+    """
+    runs_folder = runs_folder or RUNS_FOLDER
+    finished = sorted(finished_runs(runs_folder), key=lambda run: run.created)
+    if not finished:
+        raise FmnistError(f"no finished run in {runs_folder.absolute()}; `fmnist train` makes one")
+    return finished[-1]
+
+
+def finished_runs(runs_folder: Path) -> list[Run]:
+    """Give the finished runs in a folder; what cannot be read as one is passed over."""
+    found = []
+    for path in runs_folder.glob("*/manifest.json"):
+        try:
+            found.append(open_run(path.parent))
+        except FmnistError:
+            continue
+    return found
+
+
+def history_row(epoch: int, values: dict[str, float]) -> dict[str, float | None]:
+    """Make a row of the history from what Keras logs.
+
+    Args:
+        epoch: counted from 0, as Keras does; the row counts from 1.
+        values: by column; what is missing becomes None, what is no column is dropped.
+    """
+    return {name: {"epoch": epoch + 1, **values}.get(name) for name in HISTORY_COLUMNS}
+
+
+def write_history(run: Run, history: History) -> None:
+    """Put the rows so far into `history.csv`, in one step."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    atomic.write(run.folder / "history.csv", text.getvalue().encode())
+
+
+def write_environment(run: Run, backend: str, precision: str, data_sha256: dict[str, str]) -> None:
+    """Record what the weights depend on besides the configuration."""
+    atomic.write_json(
+        run.folder / "environment.json",
+        {
+            "python": platform.python_version(),
+            "versions": installed_versions(),
+            "platform": platform.platform(),
+            "processor": processor_name(),
+            "threads": num_processors(),
+            "backend": backend,
+            "precision": precision,
+            "data_sha256": data_sha256,
+        },
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Give the version of each package that a result depends on, where it is installed."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def num_processors() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Name the processor, as far as the system tells."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info() -> dict[str, str]:
+    """Read what Linux tells of the first processor; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FmnistError(f"{path} is missing; the run was cut off or its folder changed") from error
+    except (ValueError, OSError) as error:
+        raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
+    if not isinstance(document, dict):
+        raise FmnistError(f"{path} is damaged (no JSON object); train again into a new folder")
+    return document
+
+
+def _check_version(path: Path, document: dict[str, Any]) -> None:
+    found = document.get("format_version")
+    if found != FORMAT_VERSION:
+        raise FmnistError(
+            f"{path} has format version {found}; this fmnist reads version {FORMAT_VERSION}. "
+            "Use the fmnist that wrote it, or train again"
+        )

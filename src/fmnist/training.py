@@ -1,0 +1,174 @@
+"""Train a network: data, augmentation, model, fit, run folder. Reads from top to bottom."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors.numpy import save
+
+from fmnist import atomic, augment, data, export, model, plots, runs
+from fmnist.config import Config
+from fmnist.errors import one_line
+
+log = logging.getLogger("fmnist")
+
+WHITENING_IMAGES = 5_000
+"""As many as the speedrun takes: enough to know a 4x4 covariance well."""
+
+
+def train(
+    config: Config,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    dataset: data.Dataset | None = None,
+    folder: str | Path | None = None,
+) -> runs.Run:
+    """Train a network and export it.
+
+    The data order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number.
+    After every epoch the run folder holds its weights, its row of `history.csv` and its `curves.png`.
+
+    Args:
+        config: what to train, from `Config.from_preset`.
+        callbacks: further Keras callbacks, to watch the run with.
+        dataset: the data, if it is in memory already; else what `config.data` names is loaded.
+        folder: for the run; None takes a new name under `runs/`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        FmnistError: if the data or the folder cannot be used.
+        KeyboardInterrupt: as it came; the epochs that were over stay usable.
+    """
+    dataset = dataset or data.load(config.data)
+    parts = data.split(dataset, config.seed, config.full)
+    run = runs.create(config, Path(folder) if folder else None)
+    precision = model.choose_precision(config.precision)
+    runs.write_environment(run, keras.backend.backend(), precision, dataset.sha256)
+
+    started = time.perf_counter()
+    num_classes = len(dataset.class_names)
+    network = model.build(config, num_classes, precision)
+    model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
+    batches = Batches(parts.train_images, data.one_hot(parts.train_labels, num_classes), config)
+    network.compile(
+        optimizer=make_optimizer(config, num_steps=len(batches) * config.epochs),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        metrics=["accuracy", keras.metrics.Precision(name="precision"), keras.metrics.Recall(name="recall")],
+    )
+    validation = (data.normalise(parts.val_images), data.one_hot(parts.val_labels, num_classes))
+    network.fit(
+        batches,
+        epochs=config.epochs,
+        validation_data=None if config.full else validation,
+        validation_batch_size=VALIDATION_BATCH_SIZE,
+        callbacks=[SeedEpoch(batches), RecordRun(run), *callbacks],
+        verbose=0,
+    )
+    train_seconds = time.perf_counter() - started
+
+    export.finish(run, dataset, train_seconds)
+    return run
+
+
+VALIDATION_BATCH_SIZE = 500
+"""Divides 5,000, so that no second graph is traced for a remainder."""
+
+
+def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a configuration for a run of so many steps."""
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.learning_rate)
+    optimizer = keras.optimizers.AdamW(
+        Triangle(config.learning_rate, num_steps, config.warmup), weight_decay=config.weight_decay
+    )
+    # Decay is for filters; it would pull the scales and offsets of the normalisation towards zero.
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+class Triangle(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that climbs in a straight line from zero to its peak and falls in one back to zero."""
+
+    def __init__(self, peak: float, num_steps: int, warmup: float):
+        self.peak, self.num_steps, self.warmup = peak, num_steps, warmup
+
+    def __call__(self, step: Any) -> Any:
+        """Give the rate of a step, counted from 0."""
+        share = (keras.ops.cast(step, "float32") + 1) / (self.num_steps + 1)
+        return self.peak * keras.ops.minimum(share / self.warmup, (1 - share) / (1 - self.warmup))
+
+    def get_config(self) -> dict[str, float]:
+        """Give the arguments, as Keras asks of a schedule."""
+        return {"peak": self.peak, "num_steps": self.num_steps, "warmup": self.warmup}
+
+
+class Batches(keras.utils.PyDataset):
+    """The training images of one epoch at a time, ordered and augmented by seed and epoch."""
+
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, config: Config):
+        # With threads of its own, Keras switches tf.data's autotuning off, which can otherwise stall an epoch's end
+        # for as long as the epoch took. The batches come in order all the same.
+        super().__init__(workers=2)
+        self.images, self.labels, self.config = images, one_hot_labels, config
+        self.begin(epoch=0)
+
+    def begin(self, epoch: int) -> None:
+        """Get the images of an epoch ready."""
+        self.order = augment.order(len(self.images), self.config.seed, epoch)
+        self.augmented = augment.augment(
+            self.images, self.config.seed, epoch, flip=self.config.flip, shift=self.config.shift
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.config.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.order[index * self.config.batch_size : (index + 1) * self.config.batch_size]
+        return data.normalise(self.augmented[chosen]), self.labels[chosen]
+
+
+class SeedEpoch(keras.callbacks.Callback):
+    """Make everything that is random in an epoch follow from its number."""
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Order, augment and reseed."""
+        self.batches.begin(epoch)
+        model.reseed_dropout(self.model, self.batches.config.seed, epoch)
+
+
+class RecordRun(keras.callbacks.Callback):
+    """Leave each finished epoch in the run folder: weights, history, curves."""
+
+    def __init__(self, run: runs.Run):
+        super().__init__()
+        self.run = run
+        self.history: runs.History = []
+        self.started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        """Start the epoch's clock."""
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the files. A figure that fails is reported, and training goes on."""
+        more = {
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "seconds": round(time.perf_counter() - self.started, 3),
+        }
+        self.history.append(runs.history_row(epoch, {**(logs or {}), **more}))
+        atomic.write(self.run.weights_path, save(model.get_weights(self.model)))
+        runs.write_history(self.run, self.history)
+        try:
+            plots.save(plots.training_curves(self.history), self.run.folder / "curves.png")
+        except Exception as error:
+            log.warning("curves.png could not be drawn, training goes on: %s", one_line(error))

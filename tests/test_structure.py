@@ -1,0 +1,95 @@
+"""The house keeps its floors, its public names and its light commands."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fmnist
+
+PACKAGE = Path(fmnist.__file__).parent
+
+FLOORS = [
+    {"errors", "config", "atomic", "idx", "sources", "data", "metrics"},
+    {"augment", "runs"},
+    {"plots", "model"},
+    {"classifier"},
+    {"export", "report"},
+    {"training", "evaluation", "explore", "live"},
+    {"cli", "__main__"},
+]
+WITHIN_A_FLOOR = {
+    # ground floor: what they stand on, in this order
+    "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
+    "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
+}  # fmt: skip
+KERAS_MODULES = {"model", "training", "export", "live"}
+HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn"}
+
+
+def imports_of(module: str, top_level_only: bool = False) -> set[str]:
+    """Every module that a module of the package names, inside functions too."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fmnist":
+            found |= {f"fmnist.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return found
+
+
+def test_every_module_has_a_floor():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules == set.union(*FLOORS)
+
+
+@pytest.mark.parametrize("module", sorted(set.union(*FLOORS)))
+def test_imports_point_down(module):
+    floor = next(number for number, modules in enumerate(FLOORS) if module in modules)
+    below = set().union(*FLOORS[:floor])
+    ours = {name.removeprefix("fmnist.") for name in imports_of(module) if name.startswith("fmnist.")}
+    assert ours - below - WITHIN_A_FLOOR.get(module, set()) == set()
+
+
+@pytest.mark.parametrize("module", sorted(set.union(*FLOORS)))
+def test_keras_stays_in_its_rooms(module):
+    names = {name.split(".")[0] for name in imports_of(module, top_level_only=True)}
+    assert (names & {"keras", "tensorflow"} == set()) or module in KERAS_MODULES
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["predict", "picture.png", "--model", "run"]], ids=" ".join
+)
+def test_light_commands_import_nothing_heavy(arguments, small_run, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (28, 28)).save(tmp_path / "picture.png")
+    (tmp_path / "run").symlink_to(small_run.folder)
+    script = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('IMPORTED', *{name.split('.')[0] for name in sys.modules}))\n"
+        f"sys.argv = ['fmnist', *{arguments}]\n"
+        "from fmnist.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.rpartition("IMPORTED")[2].split())
+    assert "fmnist" in imported
+    assert imported & HEAVY == set()
+
+
+def test_public_names():
+    names = ["Classifier", "Config", "FmnistError", "LiveCurves", "errors_as_text", "evaluate", "load", "load_model", "train"]
+    assert fmnist.__all__ == names
+    assert dir(fmnist) == names
+    for name in names:
+        assert getattr(fmnist, name).__doc__
+        assert getattr(fmnist, name) is getattr(fmnist, name)
+    with pytest.raises(AttributeError, match="nonsense"):
+        fmnist.nonsense  # noqa: B018
