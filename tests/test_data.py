@@ -192,7 +192,7 @@ def test_an_explicit_folder_may_hold_plain_files_and_no_names(tmp_path):
 
 IMAGES, LABELS = np.zeros((4, 28, 28)), np.array([0, 1, 0, 1])
 BAD_FOLDERS = {
-    "no folder": (lambda folder: shutil.rmtree(folder), "no data folder"),
+    "no folder": (shutil.rmtree, "no data folder"),
     "missing file": (lambda folder: (folder / f"{TEST_LABELS}.gz").unlink(), "t10k-labels.*is not there"),
     "truncated": (lambda folder: damage_truncated(folder / f"{TRAIN_IMAGES}.gz"), "is truncated"),
     "html": (lambda folder: damage_html(folder / f"{TRAIN_IMAGES}.gz"), "no gzip file"),
@@ -218,7 +218,10 @@ BAD_FOLDERS = {
         ),
         "trailing bytes",
     ),
-    "names of too few classes": (lambda folder: (folder / "labels.txt").write_text("only one"), "names 1 classes"),
+    "names of too few classes": (
+        lambda folder: (folder / "labels.txt").write_text("only one"),
+        "names 1 classes",
+    ),
 }
 
 
@@ -291,7 +294,9 @@ def test_normalise_keeps_the_picture():
     assert result.max() == 1
 
 
-@pytest.mark.parametrize("images", [np.zeros((2, 28, 28)), np.zeros((2, 32, 32), np.uint8), np.zeros((28, 28), np.uint8)])
+@pytest.mark.parametrize(
+    "images", [np.zeros((2, 28, 28)), np.zeros((2, 32, 32), np.uint8), np.zeros((28, 28), np.uint8)]
+)
 def test_normalise_refuses_what_it_does_not_know(images):
     with pytest.raises(FmnistError, match="expected uint8 of shape"):
         data.normalise(images)

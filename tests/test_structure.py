@@ -85,7 +85,17 @@ def test_light_commands_import_nothing_heavy(arguments, small_run, tmp_path):
 
 
 def test_public_names():
-    names = ["Classifier", "Config", "FmnistError", "LiveCurves", "errors_as_text", "evaluate", "load", "load_model", "train"]
+    names = [
+        "Classifier",
+        "Config",
+        "FmnistError",
+        "LiveCurves",
+        "errors_as_text",
+        "evaluate",
+        "load",
+        "load_model",
+        "train",
+    ]
     assert fmnist.__all__ == names
     assert dir(fmnist) == names
     for name in names:

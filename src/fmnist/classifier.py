@@ -104,7 +104,11 @@ class Classifier:
         image = picture if isinstance(picture, np.ndarray) else read_picture(Path(picture))
         (probabilities,) = self.predict(image[np.newaxis])
         top = [
-            {"label": self.class_names[index], "class": int(index), "probability": float(probabilities[index])}
+            {
+                "label": self.class_names[index],
+                "class": int(index),
+                "probability": float(probabilities[index]),
+            }
             for index in np.argsort(-probabilities, kind="stable")
         ]
         return {**top[0], "acceptance": None, "accepted": None, "reason": None, "top": top}

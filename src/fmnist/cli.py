@@ -36,7 +36,7 @@ DataFolder = Annotated[
 
 
 @app.command("data")
-def data_command(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:  # noqa: ARG001
+def data_command(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Find or fetch the data set, verify it and say what it is."""
     from fmnist.data import load
 
@@ -61,7 +61,7 @@ def explore(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path("explore"),
     data: DataFolder = None,
     as_json: AsJson = False,
-    debug: Debug = False,  # noqa: ARG001
+    debug: Debug = False,
 ) -> None:
     """Show what is in the data: tables here, figures in a folder."""
     from fmnist import explore as exploring
@@ -89,7 +89,10 @@ def explore(
             [
                 [row["label"], f"{train:,}", f"{test:,}", f"{row['mean']:.3f}", f"{100 * row['ink']:.1f} %"]
                 for row, train, test in zip(
-                    summary["classes"], parts["train"]["class_counts"], parts["test"]["class_counts"], strict=True
+                    summary["classes"],
+                    parts["train"]["class_counts"],
+                    parts["test"]["class_counts"],
+                    strict=True,
                 )
             ],
         )
@@ -116,15 +119,13 @@ def train(
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run folder.")
     ] = False,
     as_json: AsJson = False,
-    debug: Debug = False,  # noqa: ARG001
+    debug: Debug = False,
 ) -> None:
     """Train a network, with its curves redrawn after every epoch."""
     if preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
     changes = {"epochs": epochs} if epochs else {}
-    config = Config.from_preset(
-        preset, seed=seed, full=full, data=str(data.absolute()) if data else None, **changes
-    )
+    config = Config.from_preset(preset, seed=seed, full=full, data=str(data.absolute()) if data else None, **changes)
     from fmnist import runs
     from fmnist.data import load
 
@@ -168,7 +169,7 @@ def evaluate(
         int | None, typer.Option(min=0, help="Draws the two random test images.", show_default="random")
     ] = None,
     as_json: AsJson = False,
-    debug: Debug = False,  # noqa: ARG001
+    debug: Debug = False,
 ) -> None:
     """Score a run on every test image and write its report."""
     from fmnist import evaluation as evaluating
@@ -186,7 +187,10 @@ def evaluate(
                 ["95 % interval", f"{low:.2%} to {high:.2%}"],
                 ["accuracy, single view", f"{result['accuracy_single_view']:.2%}"],
                 ["precision, recall, F1 (macro)", ", ".join(f"{result[name]:.2%}" for name in MACRO)],
-                ["Keras' precision, recall", f"{result['keras_precision']:.2%}, {result['keras_recall']:.2%}"],
+                [
+                    "Keras' precision, recall",
+                    f"{result['keras_precision']:.2%}, {result['keras_recall']:.2%}",
+                ],
                 ["expected calibration error", f"{result['ece']:.2%}"],
             ],
         )
@@ -227,11 +231,9 @@ MACRO = ("precision_macro", "recall_macro", "f1_macro")
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Pictures of 28x28 grey pixels.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")] = None,
     as_json: AsJson = False,
-    debug: Debug = False,  # noqa: ARG001
+    debug: Debug = False,
 ) -> None:
     """Say what pictures show."""
     from fmnist.classifier import Classifier
@@ -260,7 +262,7 @@ def export(
         Path | None, typer.Option("--out", help="Also copy the graph to this file.", show_default=False)
     ] = None,
     as_json: AsJson = False,
-    debug: Debug = False,  # noqa: ARG001
+    debug: Debug = False,
 ) -> None:
     """Write a run's model.onnx and manifest again, or for the first time if it was cut off."""
     from fmnist import atomic, runs

@@ -74,9 +74,7 @@ class Config:
             raise FmnistError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(changes) - known):
-            raise FmnistError(
-                f"unknown setting {', '.join(unknown)}; expected some of {', '.join(sorted(known))}"
-            )
+            raise FmnistError(f"unknown setting {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
         return replace(PRESETS[preset], **changes)
 
     @classmethod

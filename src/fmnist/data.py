@@ -79,7 +79,7 @@ def load(folder: str | Path | None = None) -> Dataset:
         return _load_folder(Path(folder).expanduser())
     contents, source = sources.load_verified()
     arrays = _arrays({name: Path(name) for name in contents}, contents)
-    return Dataset(*arrays, class_names=CLASS_NAMES, sha256=dict(sources.FILES), source=source)
+    return Dataset(**arrays, class_names=CLASS_NAMES, sha256=dict(sources.FILES), source=source)
 
 
 def _load_folder(folder: Path) -> Dataset:
@@ -89,9 +89,9 @@ def _load_folder(folder: Path) -> Dataset:
     contents = {name: idx.read(path) for name, path in paths.items()}
     arrays = _arrays(paths, contents)
     hashes = {name: idx.sha256(content) for name, content in contents.items()}
-    num_classes = 1 + max(int(labels.max(initial=0)) for labels in arrays[1::2])
+    num_classes = 1 + max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
     class_names = CLASS_NAMES if hashes == sources.FILES else _class_names(folder, num_classes)
-    return Dataset(*arrays, class_names=class_names, sha256=hashes, source=str(folder))
+    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder))
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -99,11 +99,11 @@ def _find(folder: Path, name: str) -> Path:
     return plain if plain.exists() and not zipped.exists() else zipped
 
 
-def _arrays(paths: dict[str, Path], contents: dict[str, bytes]) -> list[np.ndarray]:
-    """Give training images and labels, then test images and labels."""
-    arrays: list[np.ndarray] = []
-    for part in ("train", "t10k"):
-        images_name, labels_name = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+def _arrays(paths: dict[str, Path], contents: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Give the images and labels of both parts, by the names that `Dataset` has for them."""
+    arrays: dict[str, np.ndarray] = {}
+    for part, file_prefix in (("train", "train"), ("test", "t10k")):
+        images_name, labels_name = f"{file_prefix}-images-idx3-ubyte", f"{file_prefix}-labels-idx1-ubyte"
         images = idx.images(paths[images_name], contents[images_name])
         labels = idx.labels(paths[labels_name], contents[labels_name])
         if len(images) != len(labels):
@@ -111,7 +111,7 @@ def _arrays(paths: dict[str, Path], contents: dict[str, bytes]) -> list[np.ndarr
                 f"{paths[images_name]} holds {len(images)} images, but {paths[labels_name]} holds {len(labels)} "
                 "labels; expected as many of one as of the other"
             )
-        arrays += [images, labels]
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels}
     return arrays
 
 

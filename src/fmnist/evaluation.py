@@ -42,9 +42,7 @@ def evaluate(run: runs.Run | str | Path, seed: int | None = None) -> dict[str, A
 
     outputs = classifier.outputs(images)
     probabilities = outputs["probabilities"]
-    single_view = metrics.classification_report(
-        outputs["probabilities_single_view"], labels, classifier.class_names
-    )
+    single_view = metrics.classification_report(outputs["probabilities_single_view"], labels, classifier.class_names)
     seed = secrets.randbelow(2**31) if seed is None else seed
     evaluation = {
         "run": str(run.folder),

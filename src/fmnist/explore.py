@@ -110,9 +110,7 @@ def save_figures(dataset: Dataset, summary: dict[str, Any], folder: Path) -> lis
         "class_means": plots.class_means(images, labels, class_names),
         "class_counts": plots.class_counts(counts, class_names),
         "pixel_histogram": plots.pixel_histogram(summary["pixel_histogram"]),
-        "projection": plots.projection(
-            project(images[:PROJECTED_IMAGES]), labels[:PROJECTED_IMAGES], class_names
-        ),
+        "projection": plots.projection(project(images[:PROJECTED_IMAGES]), labels[:PROJECTED_IMAGES], class_names),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -25,6 +25,7 @@ NUM_CHECKED = 1_000
 """Images on which the exported graph has to agree with Keras."""
 MAX_DIFFERENCE = 1e-4
 """Largest gap allowed between two probabilities: float32 sums in another order differ by some 1e-6."""
+BATCH_SIZE = 500
 TINY = 1e-30
 """Keeps the logarithm finite where a probability has underflowed."""
 
@@ -130,7 +131,8 @@ def _look(images: keras.KerasTensor, view: View) -> keras.KerasTensor:
 
 
 def _answers(graph: keras.Model, images: np.ndarray) -> np.ndarray:
-    return np.asarray(graph.predict(images, batch_size=500, verbose=0)["probabilities"])
+    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+    return np.concatenate([keras.ops.convert_to_numpy(graph(batch)["probabilities"]) for batch in batches])
 
 
 def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> tuple[float, str | None]:
@@ -165,7 +167,6 @@ def _twin_on_split(run: runs.Run) -> runs.Run | None:
 
 
 def _to_onnx(graph: keras.Model) -> bytes:
-    graph(np.zeros((1, 28, 28), np.uint8))  # Keras exports only a model that has been called.
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
         # Keras asks NumPy for a name that NumPy has given up.
         warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)

@@ -37,9 +37,7 @@ def read(path: Path) -> bytes:
             header = file.read(16)
             expected = _expected_size(path, header)
             if expected > size_on_disk * (MAX_DEFLATE_RATIO if path.suffix == ".gz" else 1):
-                raise FmnistError(
-                    f"{path} is truncated: its header promises {expected} bytes, more than it can hold"
-                )
+                raise FmnistError(f"{path} is truncated: its header promises {expected} bytes, more than it can hold")
             content = header + file.read(expected + 1 - len(header))
     except FileNotFoundError as error:
         raise FmnistError(f"{path} is not there") from error

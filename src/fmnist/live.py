@@ -20,7 +20,7 @@ class LiveCurves(keras.callbacks.Callback):
         self.history: runs.History = []
         self.handle: Any = None
 
-    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Begin with an empty figure."""
         self.history, self.handle = [], None
 
@@ -67,15 +67,15 @@ class ProgressBar(keras.callbacks.Callback):
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Learn how long the run is."""
         self.progress.update(self.task, total=self.params["epochs"] * self.params["steps"])
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Name the epoch."""
         self.progress.update(self.task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Move on by a step."""
         self.progress.update(self.task, advance=1, values=_text(logs, ""))
 

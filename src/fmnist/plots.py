@@ -40,7 +40,10 @@ def training_curves(history: "History") -> Figure:
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(2, 2).flat, ("loss", "accuracy", "precision", "recall"), strict=True):
-        for column, label, colour in ((name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)):
+        for column, label, colour in (
+            (name, "training", TRAINING),
+            (f"val_{name}", "validation", VALIDATION),
+        ):
             values = [row[column] for row in history]
             if any(value is not None for value in values):
                 axes.plot(epochs, values, "o-", color=colour, label=label, markersize=4)
@@ -136,7 +139,7 @@ def projection(points: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
     axes = figure.subplots()
     for label, name in enumerate(class_names):
         chosen = labels == label
-        axes.scatter(*points[chosen].T, s=7, alpha=0.6, color=f"C{label}", label=name, linewidths=0)
+        axes.scatter(points[chosen, 0], points[chosen, 1], s=7, alpha=0.6, color=f"C{label}", label=name, linewidths=0)
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
@@ -187,6 +190,27 @@ def confusion(matrix: list[list[int]], class_names: tuple[str, ...]) -> Figure:
     return figure
 
 
+def class_scores(per_class: list[dict[str, Any]]) -> Figure:
+    """Draw precision and recall of every class side by side.
+
+    Args:
+        per_class: as `metrics.classification_report` gives it.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(per_class))
+    for number, (name, colour) in enumerate((("precision", TRAINING), ("recall", VALIDATION))):
+        values = [row[name] for row in per_class]
+        bars = axes.barh(positions + 0.4 * number, values, 0.38, color=colour, label=name)
+        axes.bar_label(bars, [f"{100 * value:.1f} %" for value in values], padding=3, fontsize=7)
+    axes.set(yticks=positions + 0.2, xlim=(0, 1.08), xticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set_yticklabels([row["label"] for row in per_class])
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def gallery(images: np.ndarray, captions: list[str]) -> Figure:
     """Draw images in rows of five with a caption each.
 
@@ -220,15 +244,12 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: tupl
         _show(picture, image)
         picture.set_title(f"test image {record['index']}\ntrue: {record['true']}", fontsize=10)
         colours = [
-            RIGHT if name == record["true"] else WRONG if name == record["predicted"] else OTHER
-            for name in class_names
+            RIGHT if name == record["true"] else WRONG if name == record["predicted"] else OTHER for name in class_names
         ]
         drawn = bars.barh(class_names, record["probabilities"], color=colours)
         bars.bar_label(drawn, [f"{100 * p:.1f} %" for p in record["probabilities"]], padding=3, fontsize=8)
         verdict = "right" if is_right else "wrong"
-        bars.set_title(
-            f"predicted: {record['predicted']} ({verdict})", fontsize=10, color=RIGHT if is_right else WRONG
-        )
+        bars.set_title(f"predicted: {record['predicted']} ({verdict})", fontsize=10, color=RIGHT if is_right else WRONG)
         bars.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)

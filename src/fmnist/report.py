@@ -74,7 +74,12 @@ def largest_confusions(matrix: list[list[int]], class_names: tuple[str, ...], mo
 def train_command(run: runs.Run) -> str:
     """Give the command that trains the same again."""
     config = run.config
-    words = ["fmnist train", f"--preset {config.preset}", f"--epochs {config.epochs}", f"--seed {config.seed}"]
+    words = [
+        "fmnist train",
+        f"--preset {config.preset}",
+        f"--epochs {config.epochs}",
+        f"--seed {config.seed}",
+    ]
     if config.full:
         words.append("--full")
     if config.data:

@@ -1,6 +1,7 @@
 """Train a network: data, augmentation, model, fit, run folder. Reads from top to bottom."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ class Batches(keras.utils.PyDataset):
         )
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.config.batch_size)
+        return math.ceil(len(self.images) / self.config.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.order[index * self.config.batch_size : (index + 1) * self.config.batch_size]
@@ -140,7 +141,7 @@ class SeedEpoch(keras.callbacks.Callback):
         super().__init__()
         self.batches = batches
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Order, augment and reseed."""
         self.batches.begin(epoch)
         model.reseed_dropout(self.model, self.batches.config.seed, epoch)
@@ -155,7 +156,7 @@ class RecordRun(keras.callbacks.Callback):
         self.history: runs.History = []
         self.started = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the epoch's clock."""
         self.started = time.perf_counter()
 

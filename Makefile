@@ -1,0 +1,58 @@
+# make run    a trained, scored classifier and its report, from nothing
+# make test   the whole suite, formatting and types included
+# make check  formatting, lint and types alone
+# make bench  the measurements behind the README
+# make notebook / figures / lock  rebuild what is generated and committed
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/fast
+
+.PHONY: run test check bench notebook figures lock clean
+
+run: .venv/.installed
+	test ! -e $(RUN) || test -e $(RUN)/manifest.json || mv $(RUN) $(RUN)-unfinished-$$(date +%Y%m%d-%H%M%S)
+	test -e $(RUN) || $(BIN)/fmnist train --preset fast --run $(RUN)
+	$(BIN)/fmnist evaluate $(RUN)
+
+test: .venv/.installed-dev check
+	$(BIN)/fmnist data
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/time_to_accuracy.py
+
+notebook: .venv/.installed-dev
+	$(BIN)/python notebooks/build.py
+
+figures: .venv/.installed
+	$(BIN)/python docs/build.py $(RUN)
+
+# uv is needed here alone; the result is for plain pip
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+		--group build -o requirements.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+		--group dev -c requirements.txt -o requirements-dev.txt
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+		f"Python {v[0]}.{v[1]} found; expected 3.11 to 3.13. Name another: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,179 @@
+"""How long training takes and how good it gets, in textbook epochs: python benchmarks/time_to_accuracy.py.
+
+The yardstick is the *textbook epoch*: plain `model.fit` of the `textbook` network on NumPy arrays, float32, batch 128,
+accuracy, precision and recall, every training image, no validation. Seconds on a shared machine mean little; multiples
+of a textbook epoch hold. The yardstick's epochs are interleaved with the timed runs, and its first one is discarded.
+
+A timed run is `fmnist.train`, the function that the command line calls, with the data in memory: its clock includes
+metrics, augmentation, tracing, plots and checkpoints; export and evaluation are timed apart.
+Every run reads the test images once.
+"""
+
+import argparse
+import json
+import math
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from scipy import stats
+
+import fmnist
+from fmnist import data, model, runs
+from fmnist.config import PRESETS, Config
+
+RESULTS = Path(__file__).parent / "results"
+MIN_YARDSTICK_EPOCHS = 5
+TARGET = 0.94
+
+
+class Yardstick:
+    """The textbook network, and how long its epochs take."""
+
+    def __init__(self, dataset: data.Dataset):
+        num_classes = len(dataset.class_names)
+        self.images = data.normalise(dataset.train_images)
+        self.labels = data.one_hot(dataset.train_labels, num_classes)
+        self.network = model.build(PRESETS["textbook"], num_classes, "float32")
+        self.network.compile(
+            optimizer="adam",
+            loss="categorical_crossentropy",
+            metrics=[
+                "accuracy",
+                keras.metrics.Precision(name="precision"),
+                keras.metrics.Recall(name="recall"),
+            ],
+        )
+        self.seconds: list[float] = []
+        self._epoch()
+
+    def _epoch(self) -> float:
+        started = time.perf_counter()
+        self.network.fit(self.images, self.labels, batch_size=PRESETS["textbook"].batch_size, epochs=1, verbose=0)
+        return time.perf_counter() - started
+
+    def measure(self, num_epochs: int = 1) -> None:
+        """Time further epochs."""
+        self.seconds += [self._epoch() for _ in range(num_epochs)]
+
+
+def measure(preset: str, seeds: int, options: dict[str, Any], dataset: data.Dataset, yardstick: Yardstick) -> list[Any]:
+    """Train and score a preset for seeds 0, 1, ...; one record a run."""
+    records = []
+    for seed in range(seeds):
+        config = Config.from_preset(preset, seed=seed, **options)
+        with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
+            started = time.perf_counter()
+            run = fmnist.train(config, dataset=dataset, folder=folder)
+            train_seconds = run.manifest()["train_seconds"]
+            export_seconds = time.perf_counter() - started - train_seconds
+            started = time.perf_counter()
+            evaluation = fmnist.evaluate(run, seed=0)
+            records.append(
+                {
+                    "seed": seed,
+                    "accuracy": evaluation["accuracy"],
+                    "accuracy_single_view": evaluation["accuracy_single_view"],
+                    "train_seconds": train_seconds,
+                    "export_seconds": export_seconds,
+                    "evaluate_seconds": time.perf_counter() - started,
+                }
+            )
+        yardstick.measure()
+        print(f"{preset} seed {seed}: {records[-1]['accuracy']:.2%} in {train_seconds:.1f} s", file=sys.stderr)
+    return records
+
+
+def summarise(preset: str, records: list[dict[str, Any]], epoch_seconds: float) -> dict[str, Any]:
+    """Sum up the runs of a preset.
+
+    Args:
+        preset: its name.
+        records: what `measure` gave.
+        epoch_seconds: the yardstick, seconds a textbook epoch.
+    """
+    accuracy = np.array([record["accuracy"] for record in records])
+    seconds = np.array([record["train_seconds"] for record in records])
+    mean, count = float(accuracy.mean()), len(accuracy)
+    spread = float(accuracy.std(ddof=1)) if count > 1 else None
+    error = spread / math.sqrt(count) if spread else None
+    half = float(stats.t.ppf(0.975, count - 1)) * error if error else None
+    return {
+        "preset": preset,
+        "seeds": count,
+        "accuracy_mean": mean,
+        "accuracy_sd": spread,
+        "accuracy_interval_95": [mean - half, mean + half] if half else None,
+        "p_at_least_94": float(stats.t.sf((mean - TARGET) / error, count - 1)) if error else None,
+        "accuracy_min": float(accuracy.min()),
+        "single_view_mean": float(np.mean([record["accuracy_single_view"] for record in records])),
+        "seconds_mean": float(seconds.mean()),
+        "seconds_max": float(seconds.max()),
+        "textbook_epochs": float(seconds.mean()) / epoch_seconds,
+        "runs": records,
+    }
+
+
+def commit() -> str:
+    """Name the commit that is measured, with a mark if the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Measure, print a table for people and, with --json, one document as the last line of stdout."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=["fast"])
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each preset, seeds 0, 1, ...")
+    parser.add_argument("--full", action="store_true", help="train on all training images")
+    parser.add_argument("--epochs", type=int, help="instead of each preset's own")
+    parser.add_argument("--data", type=Path, help="another data set of the same format")
+    parser.add_argument("--out", type=Path, default=RESULTS / "time_to_accuracy.json")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+
+    dataset = fmnist.load(arguments.data)
+    options = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
+    if arguments.epochs:
+        options["epochs"] = arguments.epochs
+    yardstick = Yardstick(dataset)
+    yardstick.measure()
+    measured = {preset: measure(preset, arguments.seeds, options, dataset, yardstick) for preset in arguments.preset}
+    yardstick.measure(max(0, MIN_YARDSTICK_EPOCHS - len(yardstick.seconds)))
+    epoch_seconds = float(np.median(yardstick.seconds))
+    document = {
+        "results": [summarise(preset, records, epoch_seconds) for preset, records in measured.items()],
+        "yardstick_seconds": epoch_seconds,
+        "yardstick_epochs": yardstick.seconds,
+        "full": arguments.full,
+        "is_fashion_mnist": dataset.is_fashion_mnist,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **runs.installed_versions()},
+        "processor": runs.processor_name(),
+        "threads": runs.num_processors(),
+    }
+    print(
+        f"textbook epoch: median {epoch_seconds:.2f} s, {min(yardstick.seconds):.2f} to "
+        f"{max(yardstick.seconds):.2f} s over {len(yardstick.seconds)}"
+    )
+    for row in document["results"]:
+        spread = f" (sd {row['accuracy_sd']:.2%})" if row["accuracy_sd"] is not None else ""
+        print(
+            f"{row['preset']}: {row['accuracy_mean']:.2%}{spread}, single view {row['single_view_mean']:.2%}, "
+            f"{row['seconds_mean']:.1f} s = {row['textbook_epochs']:.1f} textbook epochs, n = {row['seeds']}"
+        )
+    arguments.out.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written: {arguments.out}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

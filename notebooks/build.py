@@ -1,0 +1,50 @@
+"""Execute walkthrough.py into walkthrough.ipynb: python notebooks/build.py.
+
+Cell ids are fixed, and no times or start-up messages are kept, so that two builds differ only where results do.
+"""
+
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent
+SOURCE, TARGET = FOLDER / "walkthrough.py", FOLDER / "walkthrough.ipynb"
+
+
+def read_source() -> nbformat.NotebookNode:
+    """Read the script as a notebook without outputs."""
+    notebook = jupytext.read(SOURCE)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02}"
+        cell.metadata = {}
+    return notebook
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """Run every cell, in a folder; an error in a cell raises."""
+    NotebookClient(notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            # What TensorFlow and the package's log write to stderr speaks of this machine, not of the lesson.
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def main() -> None:
+    """Build the notebook and say how long it took."""
+    started = time.perf_counter()
+    notebook = execute(read_source(), FOLDER)
+    nbformat.validate(notebook)
+    nbformat.write(notebook, TARGET)
+    print(f"{TARGET} in {time.perf_counter() - started:.0f} s, {TARGET.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

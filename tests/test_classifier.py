@@ -1,0 +1,254 @@
+"""The shipped graph: complete, equal to Keras, and asked through ONNX Runtime alone."""
+
+import json
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+import fmnist
+from fmnist import data, export, idx, model, runs
+from fmnist.config import CENTRE, MIRROR
+from fmnist.errors import FmnistError
+
+
+@pytest.fixture(scope="module")
+def classifier(small_run):
+    return fmnist.Classifier.load(small_run)
+
+
+def test_any_onnx_tool_gets_the_same_answer(small_run, classifier, small):
+    session = onnxruntime.InferenceSession(small_run.onnx_path)
+    (given,) = session.get_inputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [28, 28])
+    outputs = {output.name for output in session.get_outputs()}
+    assert outputs == {"probabilities", "probabilities_single_view", "features"}
+    (answers,) = session.run(["probabilities"], {"images": small.test_images})
+    np.testing.assert_allclose(classifier.predict(small.test_images), answers, atol=1e-6)
+
+
+def test_the_file_needs_no_other(small_run):
+    graph = onnx.load(small_run.onnx_path, load_external_data=False).graph
+    assert not any(tensor.external_data for tensor in graph.initializer)
+
+
+def test_views_and_temperature_are_inside(small_run, classifier, small):
+    """Worked out again from the plain Keras network, view by view."""
+    network, manifest = model.load_model(small_run), small_run.manifest()
+    images = small.test_images[:100]
+    views = [images, images[:, :, ::-1]]
+    logs = [np.log(network.predict(data.normalise(view), verbose=0)) for view in views]
+
+    def softmax(values):
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    outputs = classifier.outputs(images)
+    expected = softmax(sum(logs) / 2 / manifest["temperature"])
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs["probabilities_single_view"], softmax(logs[0] / manifest["temperature"]), atol=1e-4
+    )
+    assert manifest["views"] == [list(CENTRE), list(MIRROR)]
+    assert manifest["agreement"]["max_difference"] < 1e-4
+    assert manifest["agreement"]["same_top1"] is True
+
+
+def test_features_are_what_the_last_layer_sees(small_run, classifier, small):
+    head = model.load_model(small_run).layers[-1]
+    features = classifier.outputs(small.test_images[:20])["features"]
+    answers = keras.ops.convert_to_numpy(head(features))
+    temperature = small_run.manifest()["temperature"]
+    sharpened = answers ** (1 / temperature)
+    np.testing.assert_allclose(
+        classifier.outputs(small.test_images[:20])["probabilities_single_view"],
+        sharpened / sharpened.sum(axis=1, keepdims=True),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("view", [(False, 1, -2), (True, 0, 0), (False, -1, 0)])
+def test_a_shifted_view_is_a_shifted_image(view, small):
+    mirrored, rows, columns = view
+    image = small.test_images[0].astype(np.float32)
+    expected = np.roll(np.pad(image[:, ::-1] if mirrored else image, 3), (rows, columns), (0, 1))[3:-3, 3:-3]
+    seen = export._look(keras.ops.convert_to_tensor(image[None, ..., None]), view)
+    assert (keras.ops.convert_to_numpy(seen)[0, ..., 0] == expected).all()
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 499, 501])
+def test_every_image_gets_an_answer(classifier, num_images):
+    images = np.zeros((num_images, 28, 28), np.uint8)
+    assert classifier.predict(images).shape == (num_images, 10)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((1, 28, 28)), np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28, 1), np.uint8)]
+)
+def test_images_of_another_form_are_refused(classifier, images):
+    with pytest.raises(FmnistError, match="expected uint8 of shape"):
+        classifier.predict(images)
+
+
+def test_one_picture_as_file_and_as_array(classifier, small, tmp_path):
+    Image.fromarray(small.test_images[0]).save(tmp_path / "picture.png")
+    answer = classifier.classify(tmp_path / "picture.png")
+    assert answer == classifier.classify(small.test_images[0])
+    assert list(answer) == ["label", "class", "probability", "acceptance", "accepted", "reason", "top"]
+    assert answer["label"] == data.CLASS_NAMES[answer["class"]]
+    assert answer["acceptance"] is answer["accepted"] is answer["reason"] is None
+    probabilities = [item["probability"] for item in answer["top"]]
+    assert len(probabilities) == 10
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def picture(mode, size, suffix="png"):
+    def write(path):
+        Image.new(mode, size).save(path.with_suffix(f".{suffix}"))
+        return path.with_suffix(f".{suffix}")
+
+    return write
+
+
+def content(value):
+    def write(path):
+        path.write_bytes(value)
+        return path
+
+    return write
+
+
+BAD_PICTURES = {
+    "a colour photo": (picture("RGB", (640, 480), "jpg"), "640x480 pixels in mode RGB; expected 28x28 grey"),
+    "another size": (picture("L", (32, 32)), "32x32"),
+    "a colour mode": (picture("RGBA", (28, 28)), "mode RGBA"),
+    "another format": (picture("L", (28, 28), "gif"), "is no picture"),
+    "text": (content(b"hello"), "is no picture"),
+    "nothing": (content(b""), "is no picture"),
+    "a truncated picture": (content(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "no picture|cannot be read"),
+    "no file": (lambda path: path, "no picture .*; check the name"),
+    "a folder": (lambda path: path.parent, "is a folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_a_bad_picture_is_named_in_one_line(classifier, tmp_path, case):
+    write, expected = BAD_PICTURES[case]
+    path = write(tmp_path / "picture")
+    with pytest.raises(FmnistError, match=expected) as caught:
+        classifier.classify(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def rewrite(name, **changes):
+    def change(folder):
+        document = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**document, **changes}))
+
+    return change
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+BAD_RUNS = {
+    "empty": (empty, "is empty; expected the folder of a run"),
+    "no config": (remove("config.json"), "not the folder of a run: it has no config.json"),
+    "no manifest": (remove("manifest.json"), "not finished; `fmnist export"),
+    "no model": (remove("model.onnx"), r"model.onnx is missing; `fmnist export"),
+    "another model": (write("model.onnx", "x"), "not the file that its manifest names"),
+    "half a config": (write("config.json", '{"format_version": 1, "cre'), "config.json is damaged"),
+    "a list": (write("config.json", "[]"), "config.json is damaged"),
+    "half a manifest": (write("manifest.json", "{"), "manifest.json is damaged"),
+    "config of the future": (
+        rewrite("config.json", format_version=2),
+        "format version 2; this fmnist reads version 1",
+    ),
+    "manifest of the future": (rewrite("manifest.json", format_version=9), "format version 9"),
+    "an unknown setting": (rewrite("config.json", config={"colour": "red"}), "config.json is damaged"),
+    "no time": (rewrite("config.json", created="yesterday"), "config.json is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_bad_run_is_named_in_one_line(copied_run, case):
+    damage, expected = BAD_RUNS[case]
+    damage(copied_run.folder)
+    with pytest.raises(FmnistError, match=expected) as caught:
+        fmnist.Classifier.load(copied_run.folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_run_is_named(tmp_path):
+    with pytest.raises(FmnistError, match=r"no run folder .*none; `fmnist train` makes one"):
+        fmnist.Classifier.load(tmp_path / "none")
+
+
+def test_a_graph_that_is_none_is_refused():
+    with pytest.raises(FmnistError, match="ONNX Runtime cannot read the graph"):
+        fmnist.Classifier(b"nonsense", ["a"])
+
+
+def test_damaged_weights_are_named(copied_run):
+    whole = copied_run.weights_path.read_bytes()
+    copied_run.weights_path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FmnistError, match=r"weights.safetensors is damaged"):
+        fmnist.load_model(copied_run)
+
+
+def test_export_again_gives_the_same_answers(copied_run, classifier, small):
+    """Not the same file: Keras numbers the names in a graph through a process."""
+    before = copied_run.manifest()
+    after = export.finish(copied_run)
+    for name in ("temperature", "views", "class_names", "epochs_trained"):
+        assert after[name] == before[name]
+    again = fmnist.Classifier.load(copied_run)
+    assert (again.predict(small.test_images) == classifier.predict(small.test_images)).all()
+
+
+def test_an_export_that_disagrees_is_not_accepted(copied_run, monkeypatch):
+    """Break the graph on its way into the file, and see that the old files stay."""
+    before = idx.sha256(copied_run.onnx_path.read_bytes())
+    real = export._to_onnx
+
+    def tampered(graph):
+        proto = onnx.load_from_string(real(graph))
+        tensor = max(proto.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+        array = onnx.numpy_helper.to_array(tensor) + np.float32(0.01)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        return proto.SerializeToString()
+
+    monkeypatch.setattr(export, "_to_onnx", tampered)
+    with pytest.raises(FmnistError, match="disagrees with Keras"):
+        export.finish(copied_run)
+    assert idx.sha256(copied_run.onnx_path.read_bytes()) == before
+    assert fmnist.Classifier.load(copied_run)
+
+
+def test_newest_goes_by_the_time_in_the_config(small_run, tmp_path):
+    import shutil
+
+    for name, created in (("a", "2026-01-02"), ("b", "2026-01-03"), ("c", "2026-01-01")):
+        shutil.copytree(small_run.folder, tmp_path / name)
+        rewrite("config.json", created=f"{created}T00:00:00+00:00")(tmp_path / name)
+    shutil.copytree(small_run.folder, tmp_path / "d")
+    remove("manifest.json")(tmp_path / "d")
+    (tmp_path / "e").mkdir()
+    assert runs.newest_finished(tmp_path).folder == tmp_path / "b"
+    with pytest.raises(FmnistError, match="no finished run in"):
+        runs.newest_finished(tmp_path / "e")

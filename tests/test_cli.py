@@ -1,0 +1,284 @@
+"""The command line as people and scripts meet it: output, exit codes, errors in one line."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import powerless
+from PIL import Image
+
+import fmnist
+from fmnist import atomic, runs
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, small_run):
+    """A working folder with one finished run in `runs/`, and a picture."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_run.folder, tmp_path / "runs" / "first")
+    Image.fromarray(fmnist.load(small_run.config.data).test_images[0]).save("boot.png")
+    return tmp_path
+
+
+def test_help_names_every_command(cli):
+    code, out, _ = cli("--help")
+    assert code == 0
+    for command in ("data", "explore", "train", "evaluate", "predict", "export"):
+        assert command in out
+
+
+def test_data(cli, small_folder):
+    code, out, err = cli("data", "--data", small_folder, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["num_train_images"] == 1_200
+    assert document["is_fashion_mnist"] is False
+    assert "1,200 training" in err
+    assert "Fashion-MNIST, every byte verified" in cli("data")[1]
+
+
+def test_explore(cli, small_folder, tmp_path):
+    code, out, _ = cli("explore", "--data", small_folder, "--out", tmp_path / "figures")
+    assert code == 0
+    assert "1200 x 28 x 28" in out
+    assert "Ankle boot" in out
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 5
+    document = json.loads(cli("explore", "--data", small_folder, "--out", tmp_path / "figures", "--json")[1])
+    assert document["parts"]["test"]["shape"] == [200, 28, 28]
+
+
+def test_train_evaluate_predict(cli, small_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(
+        "train", "--preset", "textbook", "--epochs", 1, "--seed", 3, "--data", small_folder, "--json"
+    )  # fmt: skip
+    assert code == 0
+    document = json.loads(out)
+    assert list(document) == [
+        "run",
+        "preset",
+        "seed",
+        "epochs",
+        "parameters",
+        "train_seconds",
+        "val_accuracy",
+    ]
+    assert (document["preset"], document["seed"], document["epochs"]) == ("textbook", 3, 1)
+    assert document["run"].startswith("runs/textbook-")
+    for word in ("epoch 1/1", "accuracy", "precision", "recall", "validation"):
+        assert word in err
+
+    code, out, _ = cli("evaluate", "--seed", 1)
+    assert code == 0
+    for text in ("accuracy", "95 % interval", "Keras' precision, recall", "Random test image", "report.html"):
+        assert text in out
+    assert json.loads(cli("evaluate", document["run"], "--seed", 1, "--json")[1])["num_images"] == 200
+
+    Image.fromarray(fmnist.load(small_folder).test_images[0]).save("boot.png")
+    code, out, err = cli("predict", "boot.png")
+    assert code == 0
+    assert "boot.png" in out
+    assert f"Model: {document['run']}" in err
+
+
+def test_full_training_has_no_validation_accuracy(cli, small_folder, tmp_path):
+    arguments = (
+        "--preset",
+        "textbook",
+        "--epochs",
+        1,
+        "--full",
+        "--data",
+        small_folder,
+        "--run",
+        tmp_path / "run",
+    )
+    code, out, err = cli("train", *arguments, "--json")
+    assert code == 0
+    assert json.loads(out)["val_accuracy"] is None
+    assert "not calibrated" in err
+
+
+def test_predict_answers_in_order_and_goes_on_after_an_error(cli, here):
+    (here / "notes.txt").write_text("no picture")
+    code, out, err = cli("predict", "boot.png", "notes.txt", "none.png", "boot.png", "--json")
+    assert code == 1
+    answers = json.loads(out)
+    assert [item["file"] for item in answers] == ["boot.png", "notes.txt", "none.png", "boot.png"]
+    assert answers[0] == answers[3]
+    assert set(answers[0]) == {
+        "file",
+        "label",
+        "class",
+        "probability",
+        "acceptance",
+        "accepted",
+        "reason",
+        "top",
+    }
+    assert set(answers[1]) == {"file", "error"}
+    assert "none.png" in err
+    assert "runs/first" in err
+
+
+def test_export_copies_the_graph(cli, here):
+    code, out, _ = cli("export", "runs/first", "--out", "model.onnx")
+    assert code == 0
+    assert "model.onnx" in out
+    assert (here / "model.onnx").read_bytes() == (here / "runs" / "first" / "model.onnx").read_bytes()
+
+
+USAGE_ERRORS = [
+    ("train", "--preset", "fats"),
+    ("train", "--epochs", "0"),
+    ("train", "--epochs", "many"),
+    ("train", "--seed", "-1"),
+    ("train", "--colour", "red"),
+    ("predict",),
+    ("export",),
+    ("fly",),
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE_ERRORS, ids=" ".join)
+def test_usage_errors_exit_with_2(cli, arguments):
+    code, out, err = cli(*arguments)
+    assert code == 2
+    assert out == ""
+    assert "Error: " in err
+
+
+ERRORS = {
+    "no data folder": (("train", "--data", "none"), "no data folder"),
+    "data that is none": (("data", "--data", "runs"), "is not there"),
+    "no run": (("evaluate", "none"), "no run folder none; `fmnist train` makes one"),
+    "a run that is a file": (("evaluate", "boot.png"), "no run folder boot.png"),
+    "a folder that is no run": (("evaluate", "runs"), "not the folder of a run"),
+    "a model that is none": (("predict", "boot.png", "--model", "none"), "no run folder none"),
+    "a folder in use": (("train", "--run", "runs"), "runs is not empty"),
+    "figures where a file is": (("explore", "--out", "boot.png"), "boot.png"),
+    "a graph into a folder that is not there": (
+        ("export", "runs/first", "--out", "no/model.onnx"),
+        "no such file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_line_and_exit_with_1(cli, here, small_folder, case):
+    arguments, expected = ERRORS[case]
+    if "none" not in arguments and arguments[0] in {"train", "explore"}:
+        arguments = (*arguments, "--data", small_folder)
+    code, out, err = cli(*arguments)
+    assert code == 1
+    assert arguments[0] == "explore" or out == ""
+    (line,) = [line for line in err.splitlines() if not line.startswith("Training ")]
+    assert line.startswith("fmnist: error: ")
+    assert expected in line
+
+
+def test_no_finished_run_yet(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("evaluate")[::2] == (
+        1, f"fmnist: error: no finished run in {tmp_path}/runs; `fmnist train` makes one\n",
+    )  # fmt: skip
+
+
+def test_debug_shows_the_traceback(here, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fmnist", "evaluate", "none", "--debug"])
+    from fmnist.cli import main
+
+    with pytest.raises(fmnist.FmnistError):
+        main()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "explore", "export"])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(cli, here, small_folder, monkeypatch, command):
+    """Every write fails at the moment when its bytes should reach the disk."""
+    arguments = {
+        "train": ("train", "--preset", "textbook", "--data", small_folder, "--run", "runs/second"),
+        "evaluate": ("evaluate", "runs/first"),
+        "explore": ("explore", "--data", small_folder),
+        "export": ("export", "runs/first"),
+    }[command]
+
+    def tree():
+        return {path: path.read_bytes() for path in (here / "runs").rglob("*") if path.is_file()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = tree()
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    code, _, err = cli(*arguments)
+    assert code == 1
+    assert "no space left on the disk; free some" in err.splitlines()[-1]
+    assert tree() == before
+
+
+def test_a_run_folder_that_may_not_be_written(cli, open_folder, small_folder, monkeypatch):
+    monkeypatch.setenv("FMNIST_DATA", "")
+    (open_folder / "runs").mkdir(mode=0o755)
+    data = shutil.copytree(small_folder, open_folder / "data")
+    with powerless():
+        code, _, err = cli("train", "--data", data, "--run", open_folder / "runs" / "mine", "--preset", "textbook")
+    assert code == 1
+    assert "permission denied; choose a folder of your own" in err.splitlines()[-1]
+
+
+def test_ctrl_c_ends_with_130_and_says_what_is_left(small_folder, tmp_path):
+    command = [
+        sys.executable, "-m", "fmnist", "train", "--preset", "textbook", "--epochs", "500",
+        "--data", str(small_folder), "--run", str(tmp_path / "run"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "curves.png").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    run = runs.open_run(tmp_path / "run")
+    assert f"Interrupted after {len(run.history())} epochs" in err
+    assert f"fmnist export {run.folder}" in err
+    assert "Traceback" not in err
+    exported = subprocess.run(
+        [sys.executable, "-m", "fmnist", "export", str(run.folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stderr == ""
+    answers = fmnist.Classifier.load(run).predict(np.zeros((1, 28, 28), np.uint8))
+    assert answers.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (fmnist.FmnistError("as it is"), "Error: as it is\n"),
+        (OSError(errno.EROFS, "x", "/some/file"), "Error: /some/file: the file system is read-only; choose"),
+        (MemoryError(), "Error: not enough memory"),
+        (ValueError("first line\nsecond line"), "Error: ValueError: first line\n"),
+        (KeyError(), "Error: KeyError\n"),
+    ],
+)
+def test_errors_as_text_prints_one_line_and_goes_on(error, expected, capsys):
+    with fmnist.errors_as_text():
+        raise error
+    printed = capsys.readouterr().out
+    assert printed.startswith(expected)
+    assert printed.count("\n") == 1
+
+
+def test_errors_as_text_lets_an_interrupt_through():
+    with pytest.raises(KeyboardInterrupt), fmnist.errors_as_text():
+        raise KeyboardInterrupt

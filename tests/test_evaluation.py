@@ -1,0 +1,115 @@
+"""The evaluation and its report."""
+
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import fmnist
+from fmnist import evaluation, report, runs
+from fmnist.errors import FmnistError
+
+
+@pytest.fixture(scope="module")
+def evaluated(small_run, tmp_path_factory):
+    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
+    return run, fmnist.evaluate(run, seed=4)
+
+
+def test_every_test_image_is_scored(evaluated, small):
+    run, result = evaluated
+    answers = fmnist.Classifier.load(run).predict(small.test_images)
+    assert result["num_images"] == 200
+    assert result["accuracy"] == (answers.argmax(axis=1) == small.test_labels).mean()
+    assert np.sum(result["confusion"]) == 200
+    assert json.loads((run.folder / "evaluation.json").read_text()) == result
+
+
+def test_the_document_has_what_it_promises(evaluated):
+    assert set(evaluated[1]) >= {
+        "run", "num_images", "accuracy", "accuracy_single_view", "precision_macro", "recall_macro", "f1_macro",
+        "keras_precision", "keras_recall", "per_class", "confusion", "ece", "accuracy_interval_95", "samples",
+    }  # fmt: skip
+
+
+def test_two_random_images_follow_the_seed(evaluated, small):
+    run, result = evaluated
+    first, second = result["samples"]
+    assert first["index"] != second["index"]
+    for sample in result["samples"]:
+        assert sample["true"] == small.class_names[small.test_labels[sample["index"]]]
+        assert sample["probability"] == max(sample["probabilities"])
+        assert sample["predicted"] == small.class_names[np.argmax(sample["probabilities"])]
+    assert fmnist.evaluate(run, seed=4)["samples"] == result["samples"]
+
+
+def test_without_a_seed_the_images_are_random_and_can_be_had_again(evaluated):
+    run, _ = evaluated
+    drawn = [fmnist.evaluate(run) for _ in range(3)]
+    assert len({tuple(sample["index"] for sample in result["samples"]) for result in drawn}) > 1
+    assert fmnist.evaluate(run, seed=drawn[0]["samples_seed"])["samples"] == drawn[0]["samples"]
+
+
+def test_mistakes_are_wrong_and_most_confident_first():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    labels = np.array([1, 1, 1, 0])
+    assert evaluation.most_confident_mistakes(probabilities, labels).tolist() == [0, 3, 2]
+
+
+def test_other_data_is_refused(evaluated, fashion, monkeypatch):
+    monkeypatch.setattr(runs.data, "load", lambda _: fashion)
+    with pytest.raises(FmnistError, match=r"is not the data that .* was trained on"):
+        fmnist.evaluate(evaluated[0])
+
+
+class References(html.parser.HTMLParser):
+    """Collect what a page points at."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in {"src", "href"}]
+        assert tag != "script"
+
+
+def test_the_report_is_complete_and_needs_nothing_else(evaluated):
+    run, _ = evaluated
+    result = fmnist.evaluate(run, seed=4)
+    page = (run.folder / "report.html").read_text()
+    references = References()
+    references.feed(page)
+    assert len(references.found) == 4
+    assert all(reference.startswith("data:image/png;base64,") for reference in references.found)
+    for text in (
+        f"{100 * result['accuracy']:.2f} %",
+        "Shirt",
+        "--seed 4",
+        "by a threshold of 0.5",
+        "SHA-256",
+    ):
+        assert text in page
+    assert result["samples"][0]["true"] in page
+
+
+def test_names_cannot_smuggle_markup(small_run, small, tmp_path):
+    import dataclasses
+
+    name = "<img src=x onerror=alert(1)>"
+    hostile = dataclasses.replace(small, class_names=(name, *small.class_names[1:]))
+    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))
+    result = {**fmnist.evaluate(run, seed=1), "class_names": list(hostile.class_names)}
+    result["per_class"][0]["label"] = name
+    page = report.render(run, result, hostile)
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_largest_confusions():
+    assert report.largest_confusions([[5, 2, 0], [0, 5, 7], [1, 0, 5]], ("a", "b", "c"), most=2) == [
+        "b taken for c (7 times)",
+        "a taken for b (2 times)",
+    ]

@@ -1,0 +1,104 @@
+"""The networks: their shape, their start, their weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from fmnist import data, model, runs
+from fmnist.config import PRESETS, Config
+from fmnist.errors import FmnistError
+
+TEXTBOOK_PARAMETERS = 34_826
+FAST_PARAMETERS = 291_114
+
+
+@pytest.mark.parametrize(("preset", "parameters"), [("textbook", TEXTBOOK_PARAMETERS), ("fast", FAST_PARAMETERS)])
+def test_networks_are_sequential_and_readable(preset, parameters, capsys):
+    network = model.build(PRESETS[preset], 10, "float32")
+    assert type(network) is keras.Sequential
+    assert network.count_params() == parameters
+    network.summary(line_length=80)
+    printed = capsys.readouterr().out
+    assert all(layer.name in printed for layer in network.layers)
+
+
+def test_the_textbook_network_is_the_one_of_the_tutorials():
+    layers = [type(layer).__name__ for layer in model.textbook(10).layers]
+    assert layers == ["Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Flatten", "Dropout", "Dense"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_answers_are_probabilities(preset, precision, small):
+    network = model.build(PRESETS[preset], 7, precision)
+    answers = network.predict(data.normalise(small.train_images[:50]), verbose=0)
+    assert answers.shape == (50, 7)
+    np.testing.assert_allclose(answers.astype(np.float32).sum(axis=1), 1, atol=1e-3 if precision == "float32" else 0.02)
+    assert all(str(keras.backend.standardize_dtype(variable.dtype)) == "float32" for variable in network.weights)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_seed_decides_the_initial_weights(preset):
+    first, again, other = (
+        model.get_weights(model.build(Config.from_preset(preset, seed=seed), 10, "float32")) for seed in (1, 1, 2)
+    )
+    assert all((first[name] == again[name]).all() for name in first)
+    assert not all((first[name] == other[name]).all() for name in first)
+
+
+def test_whitening_decorrelates(small):
+    network = model.whitened(10)
+    images = data.normalise(small.train_images)
+    model.whiten(network, images)
+    seen = keras.ops.convert_to_numpy(network.layers[0](images)).reshape(-1, model.WHITENING_FILTERS)
+    covariance = np.cov(seen[:, :4], rowvar=False)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.02
+    # The constant under the root damps the flattest direction; none is blown up.
+    assert np.diag(covariance).min() > 0.5
+    assert np.diag(covariance).max() < 1.05
+    np.testing.assert_allclose(seen[:, :4], -seen[:, 4:], atol=1e-5)
+    assert not network.layers[0].trainable
+
+
+def test_dropout_masks_follow_seed_and_epoch(small):
+    network = model.build(PRESETS["textbook"], 10, "float32")
+    images = data.normalise(small.train_images[:20])
+
+    def masked(seed, epoch):
+        model.reseed_dropout(network, seed, epoch)
+        return keras.ops.convert_to_numpy(network(images, training=True))
+
+    assert (masked(1, 0) == masked(1, 0)).all()
+    assert not (masked(1, 0) == masked(1, 1)).all()
+    assert not (masked(1, 0) == masked(2, 0)).all()
+
+
+def test_weights_read_back_the_same(small_run):
+    network = model.load_model(small_run)
+    written = model.read_weights(small_run)
+    assert model.get_weights(network).keys() == written.keys()
+    assert all((value == written[name]).all() for name, value in model.get_weights(network).items())
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    weights = model.get_weights(model.textbook(10))
+    with pytest.raises(FmnistError, match="does not fit the network whitened"):
+        model.set_weights(model.whitened(10), weights, tmp_path)
+    with pytest.raises(FmnistError, match=r"head/kernel has shape \(1600, 10\)"):
+        model.set_weights(model.textbook(9), weights, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted", "expected"),
+    [
+        ("fpu avx512_bf16", "auto", "bfloat16"),
+        ("fpu amx_bf16", "auto", "bfloat16"),
+        ("fpu avx2", "auto", "float32"),
+        ("fpu avx512_bf16", "float32", "float32"),
+        ("", "bfloat16", "bfloat16"),
+    ],
+)
+def test_precision_follows_the_processor(flags, wanted, expected, monkeypatch):
+    monkeypatch.setattr(runs, "cpu_info", lambda: {"flags": flags})
+    assert model.choose_precision(wanted) == expected
