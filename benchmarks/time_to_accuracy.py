@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
+    measured_commit = commit()
     dataset = fmnist.load(arguments.data)
     options = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
     if arguments.epochs:
@@ -154,7 +155,7 @@ def main() -> None:
         "yardstick_epochs": yardstick.seconds,
         "full": arguments.full,
         "is_fashion_mnist": dataset.is_fashion_mnist,
-        "commit": commit(),
+        "commit": measured_commit,
         "versions": {"python": platform.python_version(), **runs.installed_versions()},
         "processor": runs.processor_name(),
         "threads": runs.num_processors(),

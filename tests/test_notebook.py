@@ -42,7 +42,7 @@ def test_the_executed_notebook_has_the_cells_of_its_source(source, executed):
 def test_the_executed_notebook_was_run_and_without_errors(executed):
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert len([output for output in outputs if "image/png" in output.get("data", {})]) >= 14
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 13
     texts = [output.text for output in outputs if output.output_type == "stream"]
     errors = [text for text in texts if text.startswith("Error: ")]
     assert [error.split(";")[0] for error in errors] == ["Error: no data folder a/folder/that/does/not/exist"]
@@ -80,7 +80,7 @@ def test_the_network_written_out_is_the_textbook_preset(source, capsys):
     assert described(written_out) == described(preset)
     assert written_out.count_params() == preset.count_params() == 34_826
     optimizer = training.make_optimizer(PRESETS["textbook"], num_steps=1)
-    assert written_out.optimizer.get_config() == optimizer.get_config()
+    assert {**written_out.optimizer.get_config(), "name": ""} == {**optimizer.get_config(), "name": ""}
     assert written_out.loss == "categorical_crossentropy"
     for name, value in model.get_weights(preset).items():
         layer, variable = name.split("/")

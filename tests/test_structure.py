@@ -84,6 +84,21 @@ def test_light_commands_import_nothing_heavy(arguments, small_run, tmp_path):
     assert imported & HEAVY == set()
 
 
+def test_predict_stays_small(small_run, tmp_path):
+    """Under 250 MB resident, as a whole process."""
+    from PIL import Image
+
+    Image.new("L", (28, 28)).save(tmp_path / "picture.png")
+    script = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-m', 'fmnist', *sys.argv[1:]], check=True, capture_output=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", script, "predict", tmp_path / "picture.png", "--model", small_run.folder]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
+    assert 20_000 < int(done.stdout) < 250_000  # in kB
+
+
 def test_public_names():
     names = [
         "Classifier",

@@ -89,7 +89,7 @@ def project(images: np.ndarray) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     flat = images.reshape(len(images), -1) / np.float32(255)
-    return PCA(n_components=2, svd_solver="full").fit_transform(flat)
+    return PCA(n_components=2, svd_solver="randomized", random_state=0).fit_transform(flat)
 
 
 def save_figures(dataset: Dataset, summary: dict[str, Any], folder: Path) -> list[Path]:

@@ -64,14 +64,19 @@ def examples(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...
         class_names: for the rows.
         each: images a row.
     """
-    figure = Figure(figsize=(each * 0.72 + 1.2, len(class_names) * 0.75), layout="constrained")
-    for label, row in enumerate(figure.subplots(len(class_names), each, squeeze=False)):
-        chosen = images[np.flatnonzero(labels == label)[:each]]
-        for axes in row:
-            axes.axis("off")
-        for axes, image in zip(row, chosen, strict=False):
-            _show(axes, image)
-        row[0].set_title(class_names[label], loc="left", fontsize=9, x=-1.55, y=0.3)
+    cell = 28 + 2
+    sheet = np.full((len(class_names) * cell, each * cell), 255, np.uint8)
+    for label in range(len(class_names)):
+        for column, image in enumerate(images[np.flatnonzero(labels == label)[:each]]):
+            sheet[label * cell : label * cell + 28, column * cell : column * cell + 28] = image
+    figure = Figure(figsize=(each * 0.72 + 1.2, len(class_names) * 0.72), layout="constrained")
+    axes = figure.subplots()
+    _show(axes, sheet)
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=np.arange(len(class_names)) * cell + 13.5)
+    axes.set_yticklabels(class_names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 
