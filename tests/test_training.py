@@ -116,15 +116,23 @@ def test_a_folder_in_use_is_refused(quick, small, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_batches_cover_every_image_once(small):
+def test_an_epoch_covers_every_image_once_and_follows_its_number(small):
     config = fmnist.Config.from_preset("fast", batch_size=64)
-    labels = np.arange(len(small.train_images))
-    batches = training.Batches(small.train_images, labels, config)
-    for epoch in (0, 1):
-        batches.begin(epoch)
-        seen = np.concatenate([batches[index][1] for index in range(len(batches))])
-        assert sorted(seen) == list(labels)
-        assert not (seen == labels).all()
+    batches = training.Batches(small.train_images, np.arange(len(small.train_images)), config.batch_size)
+    seeding = training.SeedEpoch(batches, config)
+    seeding.set_model(model.textbook(10))
+    epochs = {}
+    for epoch in (0, 1, 0):
+        seeding.on_epoch_begin(epoch)
+        images, labels = (
+            np.concatenate(parts) for parts in zip(*(batches[i] for i in range(len(batches))), strict=True)
+        )
+        assert images.shape == (1_200, 28, 28, 1)
+        assert sorted(labels) == list(range(1_200))
+        again = epochs.setdefault(epoch, (images, labels))
+        assert (images == again[0]).all()
+        assert (labels == again[1]).all()
+    assert not (epochs[0][1] == epochs[1][1]).all()
 
 
 def test_the_rate_climbs_and_falls():

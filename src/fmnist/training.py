@@ -56,19 +56,18 @@ def train(
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
     model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
-    batches = Batches(parts.train_images, data.one_hot(parts.train_labels, num_classes), config)
+    batches = Batches(parts.train_images, data.one_hot(parts.train_labels, num_classes), config.batch_size)
+    validation = Batches(parts.val_images, data.one_hot(parts.val_labels, num_classes), VALIDATION_BATCH_SIZE)
     network.compile(
         optimizer=make_optimizer(config, num_steps=len(batches) * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=["accuracy", keras.metrics.Precision(name="precision"), keras.metrics.Recall(name="recall")],
     )
-    validation = (data.normalise(parts.val_images), data.one_hot(parts.val_labels, num_classes))
     network.fit(
         batches,
         epochs=config.epochs,
         validation_data=None if config.full else validation,
-        validation_batch_size=VALIDATION_BATCH_SIZE,
-        callbacks=[SeedEpoch(batches), RecordRun(run), *callbacks],
+        callbacks=[SeedEpoch(batches, config), RecordRun(run), *callbacks],
         verbose=0,
     )
     train_seconds = time.perf_counter() - started
@@ -110,41 +109,36 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Batches(keras.utils.PyDataset):
-    """The training images of one epoch at a time, ordered and augmented by seed and epoch."""
+    """Images and their one-hot labels, in batches, in an order that can be changed between epochs."""
 
-    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, config: Config):
-        # With threads of its own, Keras switches tf.data's autotuning off, which can otherwise stall an epoch's end
-        # for as long as the epoch took. The batches come in order all the same.
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int):
+        # With threads of its own, Keras switches tf.data's autotuning off, which otherwise lets many an epoch stand
+        # still at its end for as long as it took (LOG.md). The batches come in order all the same.
         super().__init__(workers=2)
-        self.images, self.labels, self.config = images, one_hot_labels, config
-        self.begin(epoch=0)
-
-    def begin(self, epoch: int) -> None:
-        """Get the images of an epoch ready."""
-        self.order = augment.order(len(self.images), self.config.seed, epoch)
-        self.augmented = augment.augment(
-            self.images, self.config.seed, epoch, flip=self.config.flip, shift=self.config.shift
-        )
+        self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
+        self.order = np.arange(len(images))
 
     def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.config.batch_size)
+        return math.ceil(len(self.images) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[index * self.config.batch_size : (index + 1) * self.config.batch_size]
-        return data.normalise(self.augmented[chosen]), self.labels[chosen]
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return data.normalise(self.images[chosen]), self.labels[chosen]
 
 
 class SeedEpoch(keras.callbacks.Callback):
-    """Make everything that is random in an epoch follow from its number."""
+    """Make everything that is random in an epoch follow from its number: order, augmentation, dropout."""
 
-    def __init__(self, batches: Batches):
+    def __init__(self, batches: Batches, config: Config):
         super().__init__()
-        self.batches = batches
+        self.batches, self.config, self.originals = batches, config, batches.images
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Order, augment and reseed."""
-        self.batches.begin(epoch)
-        model.reseed_dropout(self.model, self.batches.config.seed, epoch)
+        config = self.config
+        self.batches.order = augment.order(len(self.originals), config.seed, epoch)
+        self.batches.images = augment.augment(self.originals, config.seed, epoch, config.flip, config.shift)
+        model.reseed_dropout(self.model, config.seed, epoch)
 
 
 class RecordRun(keras.callbacks.Callback):
