@@ -6,23 +6,25 @@ import pytest
 from fmnist import augment
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+ALL = np.arange(50)
 
 
 def test_the_same_seed_and_epoch_give_the_same():
     for epoch in (0, 3):
-        first, second = (augment.augment(IMAGES, 7, epoch, flip=True, shift=2) for _ in range(2))
+        first, second = (augment.augment(IMAGES, ALL, 7, epoch, flip=True, shift=2) for _ in range(2))
         assert (first == second).all()
-        assert (augment.order(50, 7, epoch) == augment.order(50, 7, epoch)).all()
+        assert (augment.visit(50, 40, None, 7, epoch) == augment.visit(50, 40, None, 7, epoch)).all()
         assert (augment.dropout_seed(7, epoch, 1) == augment.dropout_seed(7, epoch, 1)).all()
 
 
 @pytest.mark.parametrize("other", [{"seed": 8, "epoch": 0}, {"seed": 7, "epoch": 1}])
 def test_another_seed_or_epoch_gives_another(other):
     given = {"seed": 7, "epoch": 0}
-    assert not (augment.order(50, **given) == augment.order(50, **other)).all()
+    assert not (augment.visit(50, 40, None, **given) == augment.visit(50, 40, None, **other)).all()
     assert not (augment.dropout_seed(layer=1, **given) == augment.dropout_seed(layer=1, **other)).all()
     assert not (
-        augment.augment(IMAGES, **given, flip=False, shift=2) == augment.augment(IMAGES, **other, flip=False, shift=2)
+        augment.augment(IMAGES, ALL, **given, flip=False, shift=2)
+        == augment.augment(IMAGES, ALL, **other, flip=False, shift=2)
     ).all()
 
 
@@ -30,12 +32,25 @@ def test_layers_draw_different_masks():
     assert not (augment.dropout_seed(7, 0, 1) == augment.dropout_seed(7, 0, 2)).all()
 
 
-def test_order_is_a_permutation():
-    assert sorted(augment.order(50, 1, 2)) == list(range(50))
+@pytest.mark.parametrize(("num_images", "num_visited"), [(50, 50), (50, 25), (51, 26), (50, 1)])
+def test_no_image_is_visited_twice_before_each_was_visited_once(num_images, num_visited):
+    visited = [augment.visit(num_images, num_visited, None, 1, epoch) for epoch in range(3 * num_images)]
+    assert all(len(set(indices)) == num_visited for indices in visited)
+    counts = np.zeros(num_images, int)
+    for indices in visited:
+        counts[indices] += 1
+        assert counts.max() - counts.min() <= 1
+
+
+def test_the_hardest_images_are_visited_in_a_new_order_each_epoch():
+    losses = np.random.default_rng(3).permutation(50).astype(float)
+    first, second = (augment.visit(50, 20, losses, 1, epoch) for epoch in (4, 5))
+    assert set(first) == set(second) == set(np.flatnonzero(losses >= 30))
+    assert not (first == second).all()
 
 
 def test_flips_alternate():
-    even, odd, next_even = (augment.augment(IMAGES, 1, epoch, flip=True, shift=0) for epoch in (0, 1, 2))
+    even, odd, next_even = (augment.augment(IMAGES, ALL, 1, epoch, flip=True) for epoch in (0, 1, 2))
     assert (even == next_even).all()
     assert (odd == even[:, :, ::-1]).all()
     mirrored = (even == IMAGES[:, :, ::-1]).all(axis=(1, 2))
@@ -44,7 +59,7 @@ def test_flips_alternate():
 
 
 def test_shifts_move_the_picture_and_fill_with_black():
-    result = augment.augment(IMAGES, 1, 0, flip=False, shift=2)
+    result = augment.augment(IMAGES, ALL, 1, 0, shift=2)
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
     offsets = set()
     for image, ground in zip(result, padded, strict=True):
@@ -58,5 +73,14 @@ def test_shifts_move_the_picture_and_fill_with_black():
     assert len(offsets) > 10
 
 
-def test_nothing_asked_for_changes_nothing():
-    assert augment.augment(IMAGES, 1, 5, flip=False, shift=0) is IMAGES
+def test_what_happens_to_an_image_does_not_depend_on_the_others():
+    chosen = np.array([30, 3, 44])
+    some = augment.augment(IMAGES, chosen, 1, 3, flip=True, shift=2)
+    assert (some == augment.augment(IMAGES, ALL, 1, 3, flip=True, shift=2)[chosen]).all()
+
+
+def test_the_originals_are_left_alone():
+    before = IMAGES.copy()
+    augment.augment(IMAGES, ALL, 1, 3, flip=True, shift=2)
+    assert (augment.augment(IMAGES, ALL, 1, 5) == IMAGES).all()
+    assert (before == IMAGES).all()

@@ -11,7 +11,6 @@ from PIL import Image
 
 import fmnist
 from fmnist import data, export, idx, model, runs
-from fmnist.config import CENTRE, MIRROR
 from fmnist.errors import FmnistError
 
 
@@ -39,7 +38,10 @@ def test_views_and_temperature_are_inside(small_run, classifier, small):
     """Worked out again from the plain Keras network, view by view."""
     network, manifest = model.load_model(small_run), small_run.manifest()
     images = small.test_images[:100]
-    views = [images, images[:, :, ::-1]]
+    views = []
+    for mirrored, rows, columns in manifest["views"]:
+        framed = np.pad(images[:, :, ::-1] if mirrored else images, ((0, 0), (1, 1), (1, 1)))
+        views.append(framed[:, 1 - rows : 29 - rows, 1 - columns : 29 - columns])
     logs = [np.log(network.predict(data.normalise(view), verbose=0)) for view in views]
 
     def softmax(values):
@@ -47,20 +49,23 @@ def test_views_and_temperature_are_inside(small_run, classifier, small):
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     outputs = classifier.outputs(images)
-    expected = softmax(sum(logs) / 2 / manifest["temperature"])
+    expected = softmax(sum(logs) / 6 / manifest["temperature"])
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
     np.testing.assert_allclose(
         outputs["probabilities_single_view"], softmax(logs[0] / manifest["temperature"]), atol=1e-4
     )
-    assert manifest["views"] == [list(CENTRE), list(MIRROR)]
+    assert manifest["views"] == [[mirrored, shift, shift] for shift in (0, -1, 1) for mirrored in (False, True)]
     assert manifest["agreement"]["max_difference"] < 1e-4
     assert manifest["agreement"]["same_top1"] is True
 
 
 def test_features_are_what_the_last_layer_sees(small_run, classifier, small):
-    head = model.load_model(small_run).layers[-1]
-    features = classifier.outputs(small.test_images[:20])["features"]
-    answers = keras.ops.convert_to_numpy(head(features))
+    network = model.load_model(small_run)
+    answers = classifier.outputs(small.test_images[:20])["features"]
+    for layer in network.layers[-3:]:
+        answers = layer(answers)
+    answers = keras.ops.convert_to_numpy(answers)
+    assert network.layers[-3].name == "head"
     temperature = small_run.manifest()["temperature"]
     sharpened = answers ** (1 / temperature)
     np.testing.assert_allclose(

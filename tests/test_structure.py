@@ -13,7 +13,7 @@ PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
     {"errors", "config", "atomic", "idx", "sources", "data", "metrics"},
-    {"augment", "runs"},
+    {"augment", "runs", "layers", "optimizers"},
     {"plots", "model"},
     {"classifier"},
     {"export", "report"},
@@ -25,7 +25,7 @@ WITHIN_A_FLOOR = {
     "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
     "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
 }  # fmt: skip
-KERAS_MODULES = {"model", "training", "export", "live"}
+KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fmnist
-from fmnist import idx, model, plots, runs, training
+from fmnist import data, idx, model, plots, runs, training
 from fmnist.errors import FmnistError
 
 
@@ -30,12 +30,12 @@ def test_a_finished_run_has_every_file(small_run):
     manifest = small_run.manifest()
     for name in ("weights.safetensors", "model.onnx"):
         assert manifest["sha256"][name] == idx.sha256((small_run.folder / name).read_bytes())
-    assert manifest["epochs_trained"] == 3
+    assert manifest["epochs_trained"] == 4
 
 
 def test_it_learns(small_run):
     history = small_run.history()
-    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert history[-1]["accuracy"] > history[0]["accuracy"] + 0.1
     assert history[-1]["loss"] < history[0]["loss"]
     for row in history:
@@ -88,7 +88,7 @@ class Interrupt(keras.callbacks.Callback):
     """Press Ctrl-C in the middle of the second epoch."""
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations > 25:
+        if self.model.optimizer.iterations > 15:
             raise KeyboardInterrupt
 
 
@@ -116,33 +116,57 @@ def test_a_folder_in_use_is_refused(quick, small, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_an_epoch_covers_every_image_once_and_follows_its_number(small):
+@pytest.fixture
+def preparing(small):
+    """The preparation of the epochs of `fast` on the small data set, with labels that tell the images apart."""
     config = fmnist.Config.from_preset("fast", batch_size=64)
-    batches = training.Batches(small.train_images, np.arange(len(small.train_images)), config.batch_size)
-    seeding = training.SeedEpoch(batches, config)
-    seeding.set_model(model.textbook(10))
-    epochs = {}
-    for epoch in (0, 1, 0):
-        seeding.on_epoch_begin(epoch)
-        images, labels = (
-            np.concatenate(parts) for parts in zip(*(batches[i] for i in range(len(batches))), strict=True)
-        )
-        assert images.shape == (1_200, 28, 28, 1)
-        assert sorted(labels) == list(range(1_200))
-        again = epochs.setdefault(epoch, (images, labels))
-        assert (images == again[0]).all()
-        assert (labels == again[1]).all()
-    assert not (epochs[0][1] == epochs[1][1]).all()
+    callback = training.PrepareEpoch(small.train_images, np.arange(len(small.train_images)), config)
+    callback.set_model(model.textbook(10))
+    return callback
 
 
-def test_the_rate_climbs_and_falls():
-    rates = [float(training.Triangle(0.4, 100, 0.2)(step)) for step in range(100)]
-    assert max(rates) == pytest.approx(0.4, rel=0.05)
-    assert np.argmax(rates) in (18, 19, 20)
-    assert 0 < rates[0] < 0.03
-    assert 0 < rates[-1] < 0.01
-    assert (np.diff(rates[:19]) > 0).all()
-    assert (np.diff(rates[21:]) < 0).all()
+def visited(preparing, epoch):
+    preparing.on_epoch_begin(epoch)
+    batches = preparing.batches
+    parts = [batches[index] for index in range(len(batches))]
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def test_the_first_two_epochs_of_fast_go_through_every_image_once(preparing):
+    first, second = visited(preparing, 0), visited(preparing, 1)
+    assert first[0].shape == (600, 28, 28, 1)
+    assert sorted([*first[1], *second[1]]) == list(range(1_200))
+
+
+def test_an_epoch_can_be_made_again(preparing):
+    epochs = [visited(preparing, epoch) for epoch in (1, 0, 1)]
+    for once, again in zip(epochs[0], epochs[2], strict=True):
+        assert (once == again).all()
+
+
+def test_then_come_the_images_that_the_network_finds_hardest(preparing, monkeypatch):
+    losses = np.random.default_rng(0).random(1_200)
+    scored = []
+
+    def score(*_):
+        scored.append(True)
+        return losses
+
+    monkeypatch.setattr(training, "score", score)
+    for epoch in range(preparing.config.epochs):
+        _, labels = visited(preparing, epoch)
+        if epoch >= 2:
+            assert set(labels) == set(np.argsort(losses)[600:])
+    assert len(scored) == len(preparing.config.scored_before)
+
+
+def test_a_score_is_the_cross_entropy_of_each_image(small):
+    network = model.build(fmnist.Config.from_preset("textbook"), 10, "float32")
+    labels = np.eye(10, dtype=np.float32)[small.train_labels]
+    losses = training.score(network, small.train_images, labels)
+    answers = network.predict(data.normalise(small.train_images), verbose=0)
+    expected = keras.ops.convert_to_numpy(keras.losses.categorical_crossentropy(labels, answers))
+    np.testing.assert_allclose(losses, expected, atol=1e-5)
 
 
 def test_tensorboard_and_a_headless_backend(small_folder, tmp_path):
@@ -164,7 +188,7 @@ def test_jax_trains_the_same_code(small_folder, tmp_path):
     script = (
         "import fmnist, keras\n"
         "assert keras.backend.backend() == 'jax'\n"
-        f"config = fmnist.Config.from_preset('textbook', epochs=2, data={str(small_folder)!r})\n"
+        f"config = fmnist.Config.from_preset('fast', epochs=4, batch_size=64, data={str(small_folder)!r})\n"
         f"run = fmnist.train(config, folder={str(tmp_path / 'run')!r})\n"
         "print(run.environment()['backend'], run.history()[-1]['accuracy'] > run.history()[0]['accuracy'])\n"
     )

@@ -3,38 +3,56 @@
 import numpy as np
 
 
-def order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """Give the order in which an epoch visits the images.
+def visit(num_images: int, num_visited: int, losses: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
+    """Choose the images that an epoch goes through, and their order.
+
+    Args:
+        num_images: in the training part.
+        num_visited: how many to go through, at most `num_images`.
+        losses: (num_images,) how hard each was found; the hardest are chosen. None chooses at random, so that
+            no image comes again before each has come.
+        seed: of the run.
+        epoch: counted from 0.
 
     Returns:
-        (num_images,) a permutation of the indices.
+        (num_visited,) different indices.
     """
-    return _generator("order", seed, epoch).permutation(num_images)
+    if losses is None:
+        deck = _generator("deck", seed, 0).permutation(num_images)
+        chosen = deck[np.arange(epoch * num_visited, (epoch + 1) * num_visited) % num_images]
+    else:
+        chosen = np.argsort(-losses, kind="stable")[:num_visited]
+    return _generator("order", seed, epoch).permutation(chosen)
 
 
-def augment(images: np.ndarray, seed: int, epoch: int, flip: bool, shift: int) -> np.ndarray:
-    """Mirror and shift the images of an epoch.
+def augment(
+    images: np.ndarray, indices: np.ndarray, seed: int, epoch: int, flip: bool = False, shift: int = 0
+) -> np.ndarray:
+    """Mirror and shift the images that an epoch goes through.
 
     Mirroring alternates (Jordan 2024, arXiv 2404.00498): at random in the first epoch, and from then on every
     image is turned over from one epoch to the next, so that each is seen both ways in any two epochs.
 
     Args:
-        images: (n, 28, 28) uint8, always in the same order.
+        images: (n, 28, 28) uint8, all that there are.
+        indices: (m,) of the images that are wanted; what happens to an image does not depend on the others.
         seed: of the run.
         epoch: counted from 0.
         flip: whether to mirror.
         shift: largest shift in pixels, each way; what moves in is black.
 
     Returns:
-        (n, 28, 28) uint8, a new array if anything was asked for.
+        (m, 28, 28) uint8, a new array.
     """
+    chosen = images[indices]
     if flip:
-        first = _generator("flip", seed, 0).random(len(images)) < 0.5
-        images = np.where((first ^ (epoch % 2 == 1))[:, None, None], images[:, :, ::-1], images)
+        is_first_mirrored = _generator("flip", seed, 0).random(len(images)) < 0.5
+        is_mirrored = (is_first_mirrored ^ (epoch % 2 == 1))[indices]
+        chosen[is_mirrored] = chosen[is_mirrored, :, ::-1]
     if shift:
         offsets = _generator("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
-        images = _shifted(images, offsets, shift)
-    return images
+        chosen = _shifted(chosen, offsets[indices], shift)
+    return chosen
 
 
 def _shifted(images: np.ndarray, offsets: np.ndarray, shift: int) -> np.ndarray:
@@ -57,7 +75,7 @@ def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     return _generator("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("order", "flip", "shift", "dropout")
+STREAMS = ("deck", "order", "flip", "shift", "dropout")
 """Each kind of chance draws from a stream of its own, so that adding one does not change another."""
 
 

@@ -54,16 +54,16 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
     dataset = dataset or run.load_data()
     parts = data.split(dataset, run.config.seed, run.config.full)
     network = model.load_model(run)
-    temperature, calibrated_by = _calibrate(run, network, parts)
+    calibration = _calibrate(run, network, parts)
 
-    graph = complete_graph(network, run.config.views, temperature)
+    graph = complete_graph(network, run.config.views, calibration["temperature"])
     images = parts.train_images[:NUM_CHECKED]
     expected = _answers(graph, images)
     content = _to_onnx(graph)
     agreement = _check_agreement(content, dataset.class_names, images, expected)
     original = model.build(run.config, len(dataset.class_names), environment["precision"])
     model.set_weights(original, model.read_weights(run), run.weights_path)
-    as_trained = _answers(complete_graph(original, run.config.views, temperature), images)
+    as_trained = _answers(complete_graph(original, run.config.views, calibration["temperature"]), images)
     agreement["max_difference_from_training_precision"] = float(np.abs(as_trained - expected).max())
 
     history = run.history()
@@ -71,8 +71,7 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
         "format_version": runs.FORMAT_VERSION,
         "class_names": list(dataset.class_names),
         "views": [list(view) for view in run.config.views],
-        "temperature": temperature,
-        "calibrated_by": calibrated_by,
+        **calibration,
         "acceptance_threshold": None,
         "epochs_trained": len(history),
         "parameters": network.count_params(),
@@ -101,12 +100,14 @@ def complete_graph(network: keras.Sequential, views: tuple[View, ...], temperatu
         `probabilities_single_view` (n, classes), `features` (n, what the last layer sees of the first view).
     """
     ops = keras.ops
-    body, head = keras.Sequential([keras.Input((28, 28, 1)), *network.layers[:-1]]), network.layers[-1]
+    head = [layer.name for layer in network.layers].index("head")
+    body = keras.Sequential([keras.Input((28, 28, 1)), *network.layers[:head]])
+    ending = keras.Sequential([keras.Input(body.output_shape[1:]), *network.layers[head:]])
     images = keras.Input((28, 28), dtype="uint8", name="images")
     scaled = ops.expand_dims(ops.cast(images, "float32") / 255, -1)
     seen = ops.concatenate([_look(scaled, view) for view in views], axis=0)
     features = body(seen)
-    answers = head(features)
+    answers = ending(features)
     num_classes = network.output_shape[-1]
     by_view = ops.reshape(ops.cast(answers, "float32"), (len(views), -1, num_classes))
     averaged = ops.mean(ops.log(by_view + TINY), axis=0) / temperature
@@ -135,12 +136,18 @@ def _answers(graph: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.concatenate([keras.ops.convert_to_numpy(graph(batch)["probabilities"]) for batch in batches])
 
 
-def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> tuple[float, str | None]:
+def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> dict[str, Any]:
     """Fit the temperature on validation images; without any, take it from a run of the same settings on the split."""
     if len(parts.val_images):
         graph = complete_graph(network, run.config.views, temperature=1.0)
         log_probabilities = np.log(_answers(graph, parts.val_images) + TINY)
-        return metrics.temperature(log_probabilities, parts.val_labels), run.folder.name
+        temperature = metrics.temperature(log_probabilities, parts.val_labels)
+        validation = {
+            "num_images": len(parts.val_images),
+            "accuracy": float((log_probabilities.argmax(axis=1) == parts.val_labels).mean()),
+            "cross_entropy": metrics.cross_entropy(log_probabilities / temperature, parts.val_labels),
+        }
+        return {"temperature": temperature, "calibrated_by": run.folder.name, "validation": validation}
     twin = _twin_on_split(run)
     if twin is None:
         log.warning(
@@ -150,8 +157,9 @@ def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> t
             run.folder.absolute().parent,
             run.folder,
         )
-        return 1.0, None
-    return float(twin.manifest()["temperature"]), twin.folder.name
+        return {"temperature": 1.0, "calibrated_by": None, "validation": None}
+    temperature = float(twin.manifest()["temperature"])
+    return {"temperature": temperature, "calibrated_by": twin.folder.name, "validation": None}
 
 
 def _twin_on_split(run: runs.Run) -> runs.Run | None:

@@ -114,11 +114,17 @@ def temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
         T from 0.05 to 20: softmax(log_probabilities / T) is the calibrated answer. 1 changes nothing.
     """
     from scipy.optimize import minimize_scalar
+
+    best = minimize_scalar(
+        lambda log_t: cross_entropy(log_probabilities / np.exp(log_t), labels),
+        bounds=(np.log(0.05), np.log(20)),
+        method="bounded",
+    )
+    return float(np.exp(best.x))
+
+
+def cross_entropy(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Give the mean surprise at the true labels, in nats; arguments as in `temperature`."""
     from scipy.special import log_softmax
 
-    def cross_entropy(log_t: float) -> float:
-        scaled = log_softmax(log_probabilities / np.exp(log_t), axis=1)
-        return float(-scaled[np.arange(len(labels)), labels].mean())
-
-    best = minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(best.x))
+    return float(-log_softmax(log_probabilities, axis=1)[np.arange(len(labels)), labels].mean())

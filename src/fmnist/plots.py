@@ -37,7 +37,9 @@ def training_curves(history: "History") -> Figure:
     Args:
         history: rows as in `history.csv`; columns without a number are left out.
     """
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    figure = Figure(figsize=(10, 6.4))
+    # Fixed margins: working them out anew takes longer than all the drawing, and this is drawn after every epoch.
+    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.075, top=0.95, wspace=0.14, hspace=0.34)
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(2, 2).flat, ("loss", "accuracy", "precision", "recall"), strict=True):
         for column, label, colour in (

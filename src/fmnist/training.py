@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from safetensors.numpy import save
 from fmnist import atomic, augment, data, export, model, plots, runs
 from fmnist.config import Config
 from fmnist.errors import one_line
+from fmnist.optimizers import Muon
 
 log = logging.getLogger("fmnist")
 
@@ -56,18 +56,18 @@ def train(
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
     model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
-    batches = Batches(parts.train_images, data.one_hot(parts.train_labels, num_classes), config.batch_size)
+    preparing = PrepareEpoch(parts.train_images, data.one_hot(parts.train_labels, num_classes), config)
     validation = Batches(parts.val_images, data.one_hot(parts.val_labels, num_classes), VALIDATION_BATCH_SIZE)
     network.compile(
-        optimizer=make_optimizer(config, num_steps=len(batches) * config.epochs),
+        optimizer=make_optimizer(config, num_steps=len(preparing.batches) * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=["accuracy", keras.metrics.Precision(name="precision"), keras.metrics.Recall(name="recall")],
     )
     network.fit(
-        batches,
+        preparing.batches,
         epochs=config.epochs,
         validation_data=None if config.full else validation,
-        callbacks=[SeedEpoch(batches, config), RecordRun(run), *callbacks],
+        callbacks=[preparing, RecordRun(run), *callbacks],
         verbose=0,
     )
     train_seconds = time.perf_counter() - started
@@ -77,68 +77,76 @@ def train(
 
 
 VALIDATION_BATCH_SIZE = 500
-"""Divides 5,000, so that no second graph is traced for a remainder."""
+"""Divides 5,000."""
+SCORING_BATCH_SIZE = 1_000
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
     """Make the optimizer of a configuration for a run of so many steps."""
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate)
-    optimizer = keras.optimizers.AdamW(
-        Triangle(config.learning_rate, num_steps, config.warmup), weight_decay=config.weight_decay
-    )
-    # Decay is for filters; it would pull the scales and offsets of the normalisation towards zero.
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
-
-
-class Triangle(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that climbs in a straight line from zero to its peak and falls in one back to zero."""
-
-    def __init__(self, peak: float, num_steps: int, warmup: float):
-        self.peak, self.num_steps, self.warmup = peak, num_steps, warmup
-
-    def __call__(self, step: Any) -> Any:
-        """Give the rate of a step, counted from 0."""
-        share = (keras.ops.cast(step, "float32") + 1) / (self.num_steps + 1)
-        return self.peak * keras.ops.minimum(share / self.warmup, (1 - share) / (1 - self.warmup))
-
-    def get_config(self) -> dict[str, float]:
-        """Give the arguments, as Keras asks of a schedule."""
-        return {"peak": self.peak, "num_steps": self.num_steps, "warmup": self.warmup}
+    rate = keras.optimizers.schedules.PolynomialDecay(config.learning_rate, num_steps, end_learning_rate=0.0)
+    return Muon(rate, config.momentum, config.adam_share)
 
 
 class Batches(keras.utils.PyDataset):
-    """Images and their one-hot labels, in batches, in an order that can be changed between epochs."""
+    """Images and their one-hot labels, in batches; both can be exchanged between epochs."""
 
     def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int):
         # With threads of its own, Keras switches tf.data's autotuning off, which otherwise lets many an epoch stand
         # still at its end for as long as it took (LOG.md). The batches come in order all the same.
         super().__init__(workers=2)
         self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
-        self.order = np.arange(len(images))
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
         return data.normalise(self.images[chosen]), self.labels[chosen]
 
 
-class SeedEpoch(keras.callbacks.Callback):
-    """Make everything that is random in an epoch follow from its number: order, augmentation, dropout."""
+class PrepareEpoch(keras.callbacks.Callback):
+    """Fill the batches of each epoch, and make all that differs between epochs follow from its number.
 
-    def __init__(self, batches: Batches, config: Config):
+    That is the choice of the images (which also depends on the weights), their order and augmentation, and dropout.
+    """
+
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, config: Config):
         super().__init__()
-        self.batches, self.config, self.originals = batches, config, batches.images
+        self.images, self.labels, self.config = images, one_hot_labels, config
+        self.losses: np.ndarray | None = None
+        num_visited = math.ceil(config.visited * len(images))
+        self.batches = Batches(images[:num_visited], one_hot_labels[:num_visited], config.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Order, augment and reseed."""
+        """Score the images if it is time, then choose, augment and reseed."""
         config = self.config
-        self.batches.order = augment.order(len(self.originals), config.seed, epoch)
-        self.batches.images = augment.augment(self.originals, config.seed, epoch, config.flip, config.shift)
+        if epoch in config.scored_before:
+            self.losses = score(self.model, self.images, self.labels)
+        visited = augment.visit(len(self.images), len(self.batches.images), self.losses, config.seed, epoch)
+        self.batches.images = augment.augment(self.images, visited, config.seed, epoch, config.flip, config.shift)
+        self.batches.labels = self.labels[visited]
         model.reseed_dropout(self.model, config.seed, epoch)
+
+
+def score(network: keras.Sequential, images: np.ndarray, one_hot_labels: np.ndarray) -> np.ndarray:
+    """Find out how hard each training image is for the network as it is now.
+
+    Args:
+        network: gives probabilities.
+        images: (n, 28, 28) uint8.
+        one_hot_labels: (n, classes).
+
+    Returns:
+        (n,) the cross-entropy of each.
+    """
+    probabilities = network.predict(Batches(images, one_hot_labels, SCORING_BATCH_SIZE), verbose=0)
+    return -np.log((probabilities * one_hot_labels).sum(axis=1) + TINY)
+
+
+TINY = 1e-9
+"""Keeps the logarithm finite where a probability has underflowed."""
 
 
 class RecordRun(keras.callbacks.Callback):
