@@ -13,10 +13,11 @@ RUN := runs/fast
 run: .venv/.installed
 	test ! -e $(RUN) || test -e $(RUN)/manifest.json || mv $(RUN) $(RUN)-unfinished-$$(date +%Y%m%d-%H%M%S)
 	test -e $(RUN) || $(BIN)/fmnist train --preset fast --run $(RUN)
-	$(BIN)/fmnist evaluate $(RUN)
+	test -e $(RUN)/report.html || $(BIN)/fmnist evaluate $(RUN)
+	@echo "The report: $(CURDIR)/$(RUN)/report.html"
 
 test: .venv/.installed-dev check
-	$(BIN)/fmnist data
+	FMNIST_DATA= $(BIN)/fmnist data
 	$(BIN)/python -m pytest
 
 check: .venv/.installed-dev
@@ -25,7 +26,7 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/time_to_accuracy.py
+	$(BIN)/python benchmarks/time_to_accuracy.py --full --seeds 10
 
 notebook: .venv/.installed-dev
 	$(BIN)/python notebooks/build.py
@@ -43,7 +44,7 @@ lock:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 		f"Python {v[0]}.{v[1]} found; expected 3.11 to 3.13. Name another: make $(MAKECMDGOALS) PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 
 .venv/.installed: requirements.txt pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt

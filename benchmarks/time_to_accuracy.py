@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 import fmnist
-from fmnist import data, model, runs
+from fmnist import data, environment, model
 from fmnist.config import PRESETS, Config
 
 RESULTS = Path(__file__).parent / "results"
@@ -158,9 +158,9 @@ def main() -> None:
         "full": arguments.full,
         "is_fashion_mnist": dataset.is_fashion_mnist,
         "commit": measured_commit,
-        "versions": {"python": platform.python_version(), **runs.installed_versions()},
-        "processor": runs.processor_name(),
-        "threads": runs.num_processors(),
+        "versions": {"python": platform.python_version(), **environment.installed_versions()},
+        "processor": environment.processor_name(),
+        "threads": environment.num_processors(),
     }
     print(
         f"textbook epoch: median {epoch_seconds:.2f} s, {min(yardstick.seconds):.2f} to "

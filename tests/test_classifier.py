@@ -186,6 +186,9 @@ BAD_RUNS = {
     ),
     "manifest of the future": (rewrite("manifest.json", format_version=9), "format version 9"),
     "an unknown setting": (rewrite("config.json", config={"colour": "red"}), "config.json is damaged"),
+    "no hashes": (rewrite("manifest.json", sha256=None), "manifest.json is damaged .its sha256 is missing"),
+    "no names": (rewrite("manifest.json", class_names="abc"), "its class_names is missing or of another type"),
+    "too few names": (rewrite("manifest.json", class_names=["a", "b"]), "knows 10 classes, but 2 are named"),
     "no time": (rewrite("config.json", created="yesterday"), "config.json is damaged"),
 }
 
@@ -224,6 +227,29 @@ def test_export_again_gives_the_same_answers(copied_run, classifier, small):
         assert after[name] == before[name]
     again = fmnist.Classifier.load(copied_run)
     assert (again.predict(small.test_images) == classifier.predict(small.test_images)).all()
+
+
+def test_the_temperature_is_that_of_the_validation_images(small_run, small):
+    """Worked out again from the shipped probabilities, which have the temperature inside."""
+    from fmnist import metrics
+
+    parts = data.split(small, small_run.config.seed)
+    manifest = small_run.manifest()
+    logs = np.log(fmnist.Classifier.load(small_run).predict(parts.val_images) + 1e-30) * manifest["temperature"]
+    assert metrics.temperature(logs, parts.val_labels) == pytest.approx(manifest["temperature"], rel=0.01)
+    assert manifest["validation"]["accuracy"] == (logs.argmax(axis=1) == parts.val_labels).mean()
+    assert manifest["calibrated_by"] == small_run.name
+
+
+def test_weights_that_are_not_finite_are_not_exported(copied_run):
+    from safetensors.numpy import save_file
+
+    weights = model.read_weights(copied_run)
+    save_file({name: values * np.float32("nan") for name, values in weights.items()}, copied_run.weights_path)
+    before = copied_run.onnx_path.read_bytes()
+    with pytest.raises(FmnistError, match="are not finite: training diverged"):
+        export.finish(copied_run)
+    assert copied_run.onnx_path.read_bytes() == before
 
 
 def test_an_export_that_disagrees_is_not_accepted(copied_run, monkeypatch):

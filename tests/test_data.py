@@ -218,6 +218,7 @@ BAD_FOLDERS = {
         ),
         "trailing bytes",
     ),
+    "a name twice": (lambda folder: (folder / "labels.txt").write_text("a\na"), "names a class twice"),
     "names of too few classes": (
         lambda folder: (folder / "labels.txt").write_text("only one"),
         "names 1 classes",
@@ -273,6 +274,43 @@ def test_the_split_is_stratified_and_follows_the_seed(fashion, seed):
     assert not (other.val_images == parts.val_images).all()
     together = np.concatenate([parts.train_images, parts.val_images])
     assert together.astype(np.uint64).sum() == fashion.train_images.astype(np.uint64).sum()
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(keras_home, only_the_cache, monkeypatch):
+    """A passing fault of the disk must not cost an intact file its name."""
+    shutil.copytree(REAL_CACHE, keras_home)
+
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(idx.gzip, "open", fail)
+        with pytest.raises(FmnistError, match="Input/output error"):
+            fmnist.load()
+    assert fmnist.load().source == "Keras' cache"
+
+
+def test_the_order_of_the_sources():
+    assert list(sources.SOURCES) == ["Keras' cache", "Debian's folder", "Keras' download", "Debian's package"]
+
+
+def test_a_silent_server_is_given_up(keras_home, monkeypatch, tmp_path):
+    """A server on this machine that takes the connection and says nothing."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(sources, "KERAS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.3)
+        monkeypatch.setattr(sources, "SOURCES", {"Keras' download": sources.SOURCES["Keras' download"]})
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with pytest.raises(FmnistError, match=r"no answer within 0.3 s"):
+            fmnist.load()
+
+
+def test_the_environment_names_the_default_and_the_run_keeps_it(small, small_folder, monkeypatch):
+    monkeypatch.setenv("FMNIST_DATA", str(small_folder))
+    assert fmnist.load().folder == str(small_folder.absolute())
+    assert data.load_from(None).is_fashion_mnist
 
 
 def test_the_split_of_a_small_set_is_a_twelfth(small):

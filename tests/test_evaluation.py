@@ -59,7 +59,7 @@ def test_mistakes_are_wrong_and_most_confident_first():
 
 
 def test_other_data_is_refused(evaluated, fashion, monkeypatch):
-    monkeypatch.setattr(runs.data, "load", lambda _: fashion)
+    monkeypatch.setattr(runs.data, "load_from", lambda _: fashion)
     with pytest.raises(FmnistError, match=r"is not the data that .* was trained on"):
         fmnist.evaluate(evaluated[0])
 
@@ -93,6 +93,52 @@ def test_the_report_is_complete_and_needs_nothing_else(evaluated):
     ):
         assert text in page
     assert result["samples"][0]["true"] in page
+
+
+def test_the_report_puts_each_number_in_its_column(evaluated):
+    run, _ = evaluated
+    result = fmnist.evaluate(run, seed=4)
+    page = (run.folder / "report.html").read_text()
+    for row in result["per_class"]:
+        values = "".join(f"<td>{100 * row[name]:.1f} %</td>" for name in ("precision", "recall", "f1"))
+        assert f"<td>{row['label']}</td>{values}<td>20</td>" in page
+
+
+def test_an_answer_that_is_missing_is_noticed(evaluated, monkeypatch):
+    real = fmnist.Classifier.outputs
+    monkeypatch.setattr(
+        fmnist.Classifier, "outputs", lambda self, images: {k: v[:-1] for k, v in real(self, images).items()}
+    )
+    with pytest.raises(FmnistError, match="199 answers for 200 test images"):
+        fmnist.evaluate(evaluated[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "fmnist train --preset fast --epochs 10 --seed 0"),
+        ({"epochs": 2, "seed": 7, "full": True}, "fmnist train --preset fast --epochs 2 --seed 7 --full"),
+        ({"data": "/my data"}, "fmnist train --preset fast --epochs 10 --seed 0 --data '/my data'"),
+        ({"flip": False}, "flip=False"),
+    ],
+)
+def test_how_to_run_it_again(small_run, changes, expected):
+    config = fmnist.Config.from_preset("fast", **changes)
+    command = report.train_command(runs.Run(small_run.folder, config, small_run.created))
+    assert command == expected if "flip" not in changes else command.startswith("fmnist.train(fmnist.Config(")
+    assert expected in command
+
+
+def test_names_changed_since_training_change_nothing(small_run, small, tmp_path, monkeypatch):
+    import dataclasses
+
+    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))
+    renamed = dataclasses.replace(small, class_names=tuple(reversed(small.class_names)))
+    monkeypatch.setattr(runs.data, "load_from", lambda _: renamed)
+    result = fmnist.evaluate(run, seed=4)
+    for sample in result["samples"]:
+        assert sample["predicted"] == result["class_names"][np.argmax(sample["probabilities"])]
+        assert sample["true"] == small.class_names[small.test_labels[sample["index"]]]
 
 
 def test_names_cannot_smuggle_markup(small_run, small, tmp_path):

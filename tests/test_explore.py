@@ -50,6 +50,15 @@ def test_the_same_figure_gives_the_same_file(small):
     assert first == second
 
 
+def test_names_may_look_like_mathematics(small, tmp_path):
+    import dataclasses
+
+    odd = dataclasses.replace(small, class_names=(r"$5_$\frac", *small.class_names[1:]))
+    assert len(explore.save_figures(odd, explore.summarise(odd), tmp_path)) == 5
+    records = [{"index": 0, "true": odd.class_names[0], "predicted": odd.class_names[0], "probabilities": [0.1] * 10}]
+    assert plots.png(plots.samples(small.test_images[:1], records, odd.class_names))
+
+
 def test_fewer_than_ten_classes_are_drawn(small, tmp_path):
     import dataclasses
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from fmnist import data, model, runs
+from fmnist import data, environment, model
 from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError
 
@@ -114,5 +114,5 @@ def test_weights_of_another_network_are_refused(tmp_path):
     ],
 )
 def test_precision_follows_the_processor(flags, wanted, expected, monkeypatch):
-    monkeypatch.setattr(runs, "cpu_info", lambda: {"flags": flags})
+    monkeypatch.setattr(environment, "cpu_info", lambda: {"flags": flags})
     assert model.choose_precision(wanted) == expected

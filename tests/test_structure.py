@@ -12,7 +12,7 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "idx", "sources", "data", "metrics"},
+    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics"},
     {"augment", "runs", "layers", "optimizers"},
     {"plots", "model"},
     {"classifier"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fmnist
-from fmnist import data, idx, model, plots, runs, training
+from fmnist import augment, data, idx, model, plots, runs, training
 from fmnist.errors import FmnistError
 
 
@@ -71,6 +71,13 @@ def test_a_full_run_takes_its_temperature_from_the_split_run(quick, small, tmp_p
     full = fmnist.train(dataclasses.replace(quick, full=True, seed=1), dataset=small, folder=tmp_path / "full")
     assert full.manifest()["calibrated_by"] == "split"
     assert full.manifest()["temperature"] == on_split.manifest()["temperature"]
+
+
+def test_no_temperature_is_taken_from_a_run_on_other_data(quick, small, tmp_path, caplog):
+    other = dataclasses.replace(small, sha256={**small.sha256, "t10k-labels-idx1-ubyte": "0" * 64})
+    fmnist.train(quick, dataset=other, folder=tmp_path / "split")
+    full = fmnist.train(dataclasses.replace(quick, full=True), dataset=small, folder=tmp_path / "full")
+    assert full.manifest()["calibrated_by"] is None
 
 
 def test_a_failing_plot_does_not_end_the_run(quick, small, tmp_path, monkeypatch, caplog):
@@ -158,6 +165,17 @@ def test_then_come_the_images_that_the_network_finds_hardest(preparing, monkeypa
         if epoch >= 2:
             assert set(labels) == set(np.argsort(losses)[600:])
     assert len(scored) == len(preparing.config.scored_before)
+
+
+def test_dropout_is_reseeded_with_the_epoch(small):
+    config = fmnist.Config.from_preset("textbook", seed=3)
+    network = model.build(config, 10, "float32")
+    callback = training.PrepareEpoch(small.train_images, np.eye(10)[small.train_labels], config)
+    callback.set_model(network)
+    callback.on_epoch_begin(5)
+    (layer,) = [layer for layer in network.layers if layer.name == "dropout"]
+    state = keras.ops.convert_to_numpy(layer.seed_generator.state)
+    assert (state == augment.dropout_seed(3, 5, network.layers.index(layer))).all()
 
 
 def test_a_score_is_the_cross_entropy_of_each_image(small):

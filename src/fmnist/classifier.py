@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from fmnist import data, idx, runs
+from fmnist import data, environment, idx, runs
 from fmnist.errors import FmnistError
 
 BATCH_SIZE = 500
@@ -30,13 +30,16 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.name = name
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = runs.num_processors()
+        options.intra_op_num_threads = environment.num_processors()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             first_line = str(error).strip().splitlines()[0]
             raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {first_line}") from error
+        width = next(output.shape[-1] for output in self._session.get_outputs() if output.name == "probabilities")
+        if width != len(self.class_names):
+            raise FmnistError(f"the graph of {name} knows {width} classes, but {len(self.class_names)} are named")
 
     @classmethod
     def load(cls, run: runs.Run | str | Path) -> "Classifier":
@@ -54,7 +57,7 @@ class Classifier:
             content = run.onnx_path.read_bytes()
         except FileNotFoundError as error:
             raise FmnistError(f"{run.onnx_path} is missing; `fmnist export {run.folder}` writes it again") from error
-        if idx.sha256(content) != manifest["sha256"]["model.onnx"]:
+        if idx.sha256(content) != manifest["sha256"].get("model.onnx"):
             raise FmnistError(
                 f"{run.onnx_path} is not the file that its manifest names (SHA-256 differs); "
                 f"`fmnist export {run.folder}` writes it again"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -51,7 +54,7 @@ def data_command(data: DataFolder = None, as_json: AsJson = False, debug: Debug 
     }
     name = "Fashion-MNIST, every byte verified" if dataset.is_fashion_mnist else "another data set of this format"
     console = out(as_json)
-    console.print(f"{name}; from {dataset.source}", highlight=False)
+    console.print(f"{name}; from {dataset.source}")
     console.print(f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images")
     give(as_json, document)
 
@@ -69,6 +72,7 @@ def explore(
 
     dataset = load(data)
     summary = exploring.summarise(dataset)
+    figures = exploring.save_figures(dataset, summary, folder)
     console = out(as_json)
     parts = summary["parts"]
     console.print(
@@ -102,8 +106,7 @@ def explore(
         f"Images that occur again byte by byte: {duplicates['train']} in training, {duplicates['test']} in test, "
         f"{duplicates['across']} of test in training"
     )
-    figures = exploring.save_figures(dataset, summary, folder)
-    console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True, highlight=False)
+    console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True)
     give(as_json, {**summary, "figures": [str(path) for path in figures]})
 
 
@@ -125,7 +128,9 @@ def train(
     if preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
     changes = {"epochs": epochs} if epochs else {}
-    config = Config.from_preset(preset, seed=seed, full=full, data=str(data.absolute()) if data else None, **changes)
+    config = Config.from_preset(preset, seed=seed, full=full, data=str(data) if data else None, **changes)
+    if tensorboard and not find_spec("tensorboard"):
+        raise FmnistError("--tensorboard needs the package tensorboard; `pip install tensorboard` brings it")
     from fmnist import runs
     from fmnist.data import load
 
@@ -136,18 +141,18 @@ def train(
         from fmnist import live, training
     folder = run or runs.new_folder(preset)
     callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
-    errors.print(f"Training {preset} into {folder}", highlight=False, soft_wrap=True)
+    errors.print(f"Training {preset} into {folder}", soft_wrap=True)
     try:
         with live.ProgressBar(errors) as bar:
             finished = training.train(config, [bar, *callbacks], dataset=dataset, folder=folder)
     except KeyboardInterrupt:
-        errors.print(interrupted(folder), soft_wrap=True, highlight=False)
+        errors.print(interrupted(folder), soft_wrap=True)
         raise
     manifest, last = finished.manifest(), finished.history()[-1]
     console = out(as_json)
     if last["val_accuracy"] is not None:
         console.print(f"Validation accuracy {last['val_accuracy']:.2%} after {config.epochs} epochs")
-    console.print(f"Trained in {manifest['train_seconds']:.0f} s: {folder}", soft_wrap=True, highlight=False)
+    console.print(f"Trained in {manifest['train_seconds']:.0f} s: {folder}", soft_wrap=True)
     give(
         as_json,
         {
@@ -221,11 +226,8 @@ def evaluate(
             f"({sample['probability']:.1%}), true {sample['true']}: {verdict}",
             highlight=False,
         )
-    console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
     give(as_json, result)
-
-
-MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 
 @app.command()
@@ -239,7 +241,7 @@ def predict(
     from fmnist.classifier import Classifier
 
     classifier = Classifier.load(find_run(model))
-    errors.print(f"Model: {classifier.name}", highlight=False, soft_wrap=True)
+    errors.print(f"Model: {classifier.name}", soft_wrap=True)
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
@@ -273,7 +275,7 @@ def export(
     manifest = exporting.finish(chosen)
     if copy:
         atomic.write(copy, chosen.onnx_path.read_bytes())
-    out(as_json).print(f"Exported {copy or chosen.onnx_path}", soft_wrap=True, highlight=False)
+    out(as_json).print(f"Exported {copy or chosen.onnx_path}", soft_wrap=True)
     give(as_json, {"run": str(chosen.folder), "file": str(copy or chosen.onnx_path), **manifest})
 
 
@@ -309,7 +311,7 @@ def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table
 
 def out(as_json: bool) -> Console:
     """Give the console for people: stdout, unless that is kept for JSON."""
-    return errors if as_json else Console()
+    return errors if as_json else Console(markup=False, emoji=False, highlight=False)
 
 
 def give(as_json: bool, document: Any) -> None:

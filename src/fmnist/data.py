@@ -35,6 +35,8 @@ class Dataset:
     """File name to the SHA-256 of its decompressed bytes."""
     source: str
     """Where it came from, for people."""
+    folder: str | None = None
+    """The folder that was named for it, absolute; None is Fashion-MNIST itself."""
 
     @property
     def is_fashion_mnist(self) -> bool:
@@ -74,12 +76,16 @@ def load(folder: str | Path | None = None) -> Dataset:
     Raises:
         FmnistError: if it cannot be had, or a file in the folder is not what it should be.
     """
-    folder = folder or os.environ.get("FMNIST_DATA")
+    return load_from(folder or os.environ.get("FMNIST_DATA") or None)
+
+
+def load_from(folder: str | Path | None) -> Dataset:
+    """Load as `load` does, whatever the environment says: None is Fashion-MNIST itself."""
     if folder:
-        return _load_folder(Path(folder).expanduser())
+        return _load_folder(Path(folder).expanduser().absolute())
     contents, source = sources.load_verified()
     arrays = _arrays({name: Path(name) for name in contents}, contents)
-    return Dataset(**arrays, class_names=CLASS_NAMES, sha256=dict(sources.FILES), source=source)
+    return Dataset(**arrays, class_names=CLASS_NAMES, sha256=dict(sources.FILES), source=source, folder=None)
 
 
 def _load_folder(folder: Path) -> Dataset:
@@ -91,7 +97,7 @@ def _load_folder(folder: Path) -> Dataset:
     hashes = {name: idx.sha256(content) for name, content in contents.items()}
     num_classes = 1 + max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
     class_names = CLASS_NAMES if hashes == sources.FILES else _class_names(folder, num_classes)
-    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder))
+    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder), folder=str(folder))
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -120,9 +126,11 @@ def _class_names(folder: Path, num_classes: int) -> tuple[str, ...]:
     if not path.exists():
         return tuple(f"class {index}" for index in range(num_classes))
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise FmnistError(f"{path} cannot be read as text ({error})") from error
+    if len(set(names)) < len(names):
+        raise FmnistError(f"{path} names a class twice; expected a different name for each")
     if not num_classes <= len(names) <= MAX_CLASSES:
         raise FmnistError(f"{path} names {len(names)} classes; expected {num_classes} to {MAX_CLASSES}")
     return names
@@ -155,7 +163,7 @@ def split(dataset: Dataset, seed: int, full: bool = False) -> Split:
     except ValueError as error:
         raise FmnistError(
             f"{len(labels)} training images are too few for a validation part; expected at least two of each class "
-            f"and a twelfth that has room for all; use --full ({error})"
+            "and a twelfth that has room for all; use --full"
         ) from error
     return Split(images[train], labels[train], images[val], labels[val])
 
@@ -178,6 +186,8 @@ def normalise(images: np.ndarray) -> np.ndarray:
 
 def check_images(images: np.ndarray) -> None:
     """Raise an `FmnistError` unless the images are (n, 28, 28) uint8."""
+    if not isinstance(images, np.ndarray):
+        raise FmnistError(f"images are a {type(images).__name__}; expected a NumPy array, uint8 of shape (n, 28, 28)")
     if images.dtype != np.uint8 or images.shape[1:] != (idx.IMAGE_SIZE, idx.IMAGE_SIZE):
         raise FmnistError(f"images are {images.dtype} of shape {images.shape}; expected uint8 of shape (n, 28, 28)")
 

@@ -18,6 +18,7 @@ OS_ERRORS = {
     errno.ENOENT: "no such file or folder; check the name",
     errno.EISDIR: "is a folder, where a file was expected",
     errno.ENOTDIR: "is a file, where a folder was expected",
+    errno.EEXIST: "is a file, where a folder was expected; choose another name",
 }
 
 
@@ -32,10 +33,9 @@ def one_line(error: BaseException) -> str:
         for anything else its type and the first line of its message.
     """
     if isinstance(error, FmnistError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in OS_ERRORS:
-        subject = f"{error.filename}: " if error.filename else ""
-        return f"{subject}{OS_ERRORS[error.errno]}"
+        return " ".join(str(error).splitlines())
+    if isinstance(error, OSError) and error.errno in OS_ERRORS and error.filename:
+        return " ".join(f"{error.filename}: {OS_ERRORS[error.errno]}".splitlines())
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use a smaller batch or data set"
     lines = str(error).strip().splitlines()

@@ -8,7 +8,9 @@ import numpy as np
 
 from fmnist import plots
 from fmnist.data import Dataset
+from fmnist.errors import FmnistError
 
+MIN_PROJECTED_IMAGES = 3
 HISTOGRAM_BINS = 32
 PROJECTED_IMAGES = 3_000
 """Enough to see the clouds, few enough to see through them."""
@@ -85,9 +87,14 @@ def project(images: np.ndarray) -> np.ndarray:
 
     Returns:
         (n, 2) float.
+
+    Raises:
+        FmnistError: if there are fewer than three.
     """
     from sklearn.decomposition import PCA
 
+    if len(images) < MIN_PROJECTED_IMAGES:
+        raise FmnistError(f"{len(images)} images cannot be projected; expected at least {MIN_PROJECTED_IMAGES}")
     flat = images.reshape(len(images), -1) / np.float32(255)
     return PCA(n_components=2, svd_solver="randomized", random_state=0).fit_transform(flat)
 

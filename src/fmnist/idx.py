@@ -10,6 +10,11 @@ import numpy as np
 
 from fmnist.errors import FmnistError
 
+
+class DamagedFileError(FmnistError):
+    """A file could be read, but its content is not what it should be."""
+
+
 IMAGE_MAGIC = 0x00000803
 LABEL_MAGIC = 0x00000801
 IMAGE_SIZE = 28
@@ -37,7 +42,9 @@ def read(path: Path) -> bytes:
             header = file.read(16)
             expected = _expected_size(path, header)
             if expected > size_on_disk * (MAX_DEFLATE_RATIO if path.suffix == ".gz" else 1):
-                raise FmnistError(f"{path} is truncated: its header promises {expected} bytes, more than it can hold")
+                raise DamagedFileError(
+                    f"{path} is truncated: its header promises {expected} bytes, more than it can hold"
+                )
             content = header + file.read(expected + 1 - len(header))
     except FileNotFoundError as error:
         raise FmnistError(f"{path} is not there") from error
@@ -46,14 +53,14 @@ def read(path: Path) -> bytes:
     except PermissionError as error:
         raise FmnistError(f"{path} may not be read: permission denied") from error
     except EOFError as error:
-        raise FmnistError(f"{path} is truncated: its gzip stream stops short") from error
+        raise DamagedFileError(f"{path} is truncated: its gzip stream stops short") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise FmnistError(f"{path} is damaged or no gzip file ({error})") from error
+        raise DamagedFileError(f"{path} is damaged or no gzip file ({error})") from error
     except OSError as error:
         raise FmnistError(f"{path} cannot be read ({error.strerror or error})") from error
     if len(content) != expected:
         problem = "is truncated" if len(content) < expected else "has trailing bytes"
-        raise FmnistError(f"{path} {problem}: its header promises {expected} bytes")
+        raise DamagedFileError(f"{path} {problem}: its header promises {expected} bytes")
     return content
 
 
@@ -64,9 +71,9 @@ def _expected_size(path: Path, header: bytes) -> int:
     if len(words) == 4 and words[0] == IMAGE_MAGIC:
         num_images, height, width = words[1:]
         if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise FmnistError(f"{path} holds images of {height}x{width}; expected 28x28")
+            raise DamagedFileError(f"{path} holds images of {height}x{width}; expected 28x28")
         return 16 + num_images * height * width
-    raise FmnistError(f"{path} is no IDX file of images or labels: it begins with {header[:4].hex() or 'nothing'}")
+    raise DamagedFileError(f"{path} is no IDX file of images or labels: it begins with {header[:4].hex() or 'nothing'}")
 
 
 def images(path: Path, content: bytes) -> np.ndarray:

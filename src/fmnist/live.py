@@ -1,15 +1,21 @@
 """Watch a run while it trains: a progress bar in a terminal, a figure in a notebook."""
 
+import logging
 from typing import Any, Self
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fmnist import plots, runs
+from fmnist.errors import one_line
+
+log = logging.getLogger("fmnist")
 
 Logs = dict[str, float] | None
 SHOWN = ("loss", "accuracy", "precision", "recall")
+VALUES_COLUMN = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 
 
 class LiveCurves(keras.callbacks.Callback):
@@ -26,9 +32,15 @@ class LiveCurves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Put the new figure where the last one was."""
+        self.history.append(runs.history_row(epoch, logs or {}))
+        try:
+            self._draw()
+        except Exception as error:
+            log.warning("the curves could not be drawn, training goes on: %s", one_line(error))
+
+    def _draw(self) -> None:
         from IPython.display import Image, display
 
-        self.history.append(runs.history_row(epoch, logs or {}))
         picture = Image(plots.png(plots.training_curves(self.history)), format="png")
         if self.handle is None:
             self.handle = display(picture, display_id=True)
@@ -47,14 +59,15 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}", style="dim"),
+            # The values give way where the terminal is narrow, the time left does not.
+            TextColumn("{task.fields[values]}", style="dim", markup=False, table_column=VALUES_COLUMN),
             console=console,
+            expand=True,
             transient=True,
             disable=not console.is_terminal,
         )
@@ -77,16 +90,16 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Move on by a step."""
-        self.progress.update(self.task, advance=1, values=_text(logs, ""))
+        self.progress.update(self.task, advance=1, values=_text(logs, "", digits=3))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Leave a line."""
         line = f"epoch {epoch + 1}/{self.params['epochs']}  {_text(logs, '')}"
         if validation := _text(logs, "val_"):
-            line += f"  [bold]validation[/bold]  {validation}"
+            line += f"  validation  {validation}"
         self.console.print(line, highlight=False, soft_wrap=True)
 
 
-def _text(logs: Logs, prefix: str) -> str:
+def _text(logs: Logs, prefix: str, digits: int = 4) -> str:
     values = {name: (logs or {}).get(prefix + name) for name in SHOWN}
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+    return "  ".join(f"{name} {value:.{digits}f}" for name, value in values.items() if value is not None)

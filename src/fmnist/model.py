@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from fmnist import augment, runs
+from fmnist import augment, environment, runs
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.layers import FusedBatchNormalization
@@ -106,18 +106,21 @@ def build(config: Config, num_classes: int, precision: str) -> keras.Sequential:
         The network, built; its whitening stem, if it has one, still waits for `whiten`.
     """
     keras.utils.set_random_seed(config.seed)
-    with _dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
         return BUILDERS[config.network](num_classes)
 
 
 @contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
+def _keras_defaults(dtype_policy: str) -> Iterator[None]:
+    """Build under this policy, and with channels last whatever the user's own Keras settings say."""
+    before = keras.config.dtype_policy(), keras.config.image_data_format()
+    keras.config.set_dtype_policy(dtype_policy)
+    keras.config.set_image_data_format("channels_last")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(before[0])
+        keras.config.set_image_data_format(before[1])
 
 
 def choose_precision(wanted: str) -> str:
@@ -131,7 +134,7 @@ def choose_precision(wanted: str) -> str:
     """
     if wanted != "auto":
         return wanted
-    flags = set(runs.cpu_info().get("flags", "").split())
+    flags = set(environment.cpu_info().get("flags", "").split())
     return "bfloat16" if flags & NATIVE_BFLOAT16_FLAGS else "float32"
 
 

@@ -1,6 +1,7 @@
 """Figures. Each function returns one and shows nothing; no display is needed."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def examples(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...
     _show(axes, sheet)
     axes.set_axis_on()
     axes.set(xticks=[], yticks=np.arange(len(class_names)) * cell + 13.5)
-    axes.set_yticklabels(class_names)
+    axes.set_yticklabels(_plain_all(class_names))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -91,7 +92,7 @@ def class_means(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, 
         axes.axis("off")
     for label, (axes, name) in enumerate(zip(figure.axes, class_names, strict=False)):
         _show(axes, images[labels == label].mean(axis=0) if (labels == label).any() else np.zeros((28, 28)))
-        axes.set_title(name, fontsize=10)
+        axes.set_title(_plain(name), fontsize=10)
     return figure
 
 
@@ -110,7 +111,7 @@ def class_counts(counts: dict[str, list[int]], class_names: tuple[str, ...]) -> 
         bars = axes.barh(positions + number * height, values, height, color=colour, label=part)
         axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=8)
     axes.set(yticks=positions + 0.4 - height / 2, xlabel="images")
-    axes.set_yticklabels(class_names)
+    axes.set_yticklabels(_plain_all(class_names))
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
@@ -146,7 +147,9 @@ def projection(points: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
     axes = figure.subplots()
     for label, name in enumerate(class_names):
         chosen = labels == label
-        axes.scatter(points[chosen, 0], points[chosen, 1], s=7, alpha=0.6, color=f"C{label}", label=name, linewidths=0)
+        axes.scatter(
+            points[chosen, 0], points[chosen, 1], s=7, alpha=0.6, color=f"C{label}", label=_plain(name), linewidths=0
+        )
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
@@ -192,8 +195,8 @@ def confusion(matrix: list[list[int]], class_names: tuple[str, ...]) -> Figure:
             colour = "white" if shares[row, column] > 0.35 else "#1b2a38"
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
     axes.set(xticks=range(len(class_names)), yticks=range(len(class_names)), xlabel="predicted", ylabel="true")
-    axes.set_xticklabels(class_names, rotation=45, ha="right")
-    axes.set_yticklabels(class_names)
+    axes.set_xticklabels(_plain_all(class_names), rotation=45, ha="right")
+    axes.set_yticklabels(_plain_all(class_names))
     return figure
 
 
@@ -211,7 +214,7 @@ def class_scores(per_class: list[dict[str, Any]]) -> Figure:
         bars = axes.barh(positions + 0.4 * number, values, 0.38, color=colour, label=name)
         axes.bar_label(bars, [f"{100 * value:.1f} %" for value in values], padding=3, fontsize=7)
     axes.set(yticks=positions + 0.2, xlim=(0, 1.08), xticks=[0, 0.25, 0.5, 0.75, 1])
-    axes.set_yticklabels([row["label"] for row in per_class])
+    axes.set_yticklabels(_plain_all([row["label"] for row in per_class]))
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -232,7 +235,7 @@ def gallery(images: np.ndarray, captions: list[str]) -> Figure:
         axes.axis("off")
     for axes, image, caption in zip(figure.axes, images, captions, strict=False):
         _show(axes, image)
-        axes.set_title(caption, fontsize=9)
+        axes.set_title(_plain(caption), fontsize=9)
     return figure
 
 
@@ -249,18 +252,29 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: tupl
     for (picture, bars), image, record in zip(grid, images, records, strict=True):
         is_right = record["predicted"] == record["true"]
         _show(picture, image)
-        picture.set_title(f"test image {record['index']}\ntrue: {record['true']}", fontsize=10)
+        picture.set_title(f"test image {record['index']}\ntrue: {_plain(record['true'])}", fontsize=10)
         colours = [
             RIGHT if name == record["true"] else WRONG if name == record["predicted"] else OTHER for name in class_names
         ]
-        drawn = bars.barh(class_names, record["probabilities"], color=colours)
+        drawn = bars.barh(_plain_all(class_names), record["probabilities"], color=colours)
         bars.bar_label(drawn, [f"{100 * p:.1f} %" for p in record["probabilities"]], padding=3, fontsize=8)
         verdict = "right" if is_right else "wrong"
-        bars.set_title(f"predicted: {record['predicted']} ({verdict})", fontsize=10, color=RIGHT if is_right else WRONG)
+        bars.set_title(
+            f"predicted: {_plain(record['predicted'])} ({verdict})", fontsize=10, color=RIGHT if is_right else WRONG
+        )
         bars.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
         bars.invert_yaxis()
         bars.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _plain(text: str) -> str:
+    """Keep Matplotlib from reading dollar signs in a name as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _plain_all(names: Sequence[str]) -> list[str]:
+    return [_plain(name) for name in names]
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

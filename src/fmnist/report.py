@@ -1,12 +1,14 @@
 """The report of a run: one HTML file with everything inside."""
 
 import base64
+import shlex
 from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
 from fmnist import plots, runs
+from fmnist.config import Config
 from fmnist.data import Dataset
 
 
@@ -72,19 +74,15 @@ def largest_confusions(matrix: list[list[int]], class_names: tuple[str, ...], mo
 
 
 def train_command(run: runs.Run) -> str:
-    """Give the command that trains the same again."""
+    """Give the command that trains the same again, or the line of Python where no command does."""
     config = run.config
-    words = [
-        "fmnist train",
-        f"--preset {config.preset}",
-        f"--epochs {config.epochs}",
-        f"--seed {config.seed}",
-    ]
-    if config.full:
-        words.append("--full")
-    if config.data:
-        words.append(f"--data {config.data}")
-    return " ".join(words)
+    flags = {"seed": config.seed, "epochs": config.epochs, "full": config.full, "data": config.data}
+    if config != Config.from_preset(config.preset, **flags):
+        return f"fmnist.train(fmnist.{config!r})"
+    words = ["fmnist", "train", "--preset", config.preset, "--epochs", str(config.epochs), "--seed", str(config.seed)]
+    words += ["--full"] if config.full else []
+    words += ["--data", config.data] if config.data else []
+    return shlex.join(words)
 
 
 def _data_url(figure: Figure) -> str:

@@ -8,15 +8,12 @@ import csv
 import io
 import itertools
 import json
-import os
-import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fmnist import atomic, data
+from fmnist import atomic, data, environment
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 
@@ -28,7 +25,26 @@ HISTORY_COLUMNS = (
     "epoch", "loss", "accuracy", "precision", "recall",
     "val_loss", "val_accuracy", "val_precision", "val_recall", "learning_rate", "seconds",
 )  # fmt: skip
-PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
+
+MANIFEST_FORM: dict[str, type | tuple[type, ...]] = {
+    "class_names": list,
+    "views": list,
+    "temperature": (int, float),
+    "calibrated_by": (str, type(None)),
+    "epochs_trained": int,
+    "parameters": int,
+    "train_seconds": (int, float),
+    "sha256": dict,
+}
+ENVIRONMENT_FORM: dict[str, type | tuple[type, ...]] = {
+    "python": str,
+    "versions": dict,
+    "platform": str,
+    "processor": str,
+    "threads": int,
+    "precision": str,
+    "data_sha256": dict,
+}
 
 History = list[dict[str, float | None]]
 """One row an epoch, with the keys of `HISTORY_COLUMNS`; None where there is no validation part."""
@@ -41,6 +57,11 @@ class Run:
     folder: Path
     config: Config
     created: datetime
+
+    @property
+    def name(self) -> str:
+        """The name of the folder, wherever it was opened from."""
+        return self.folder.resolve().name
 
     @property
     def weights_path(self) -> Path:
@@ -58,8 +79,13 @@ class Run:
         return (self.folder / "manifest.json").is_file()
 
     def environment(self) -> dict[str, Any]:
-        """Read what the run was trained on: versions, processor, threads, precision, data."""
-        return _read_json(self.folder / "environment.json")
+        """Read what the run was trained on: versions, processor, threads, precision, data.
+
+        Raises:
+            FmnistError: if the file is missing or damaged.
+        """
+        path = self.folder / "environment.json"
+        return _checked(path, _read_json(path), ENVIRONMENT_FORM)
 
     def load_data(self) -> data.Dataset:
         """Load the data that the run was trained on.
@@ -67,8 +93,8 @@ class Run:
         Raises:
             FmnistError: if it is not at hand, or what is found has other hashes.
         """
-        dataset = data.load(self.config.data)
-        if dataset.sha256 != self.environment().get("data_sha256"):
+        dataset = data.load_from(self.config.data)
+        if dataset.sha256 != self.environment()["data_sha256"]:
             raise FmnistError(
                 f"the data from {dataset.source} is not the data that {self.folder} was trained on (its SHA-256 "
                 "differs); put that back, or train again"
@@ -113,9 +139,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         FmnistError: if it is missing, damaged, or of another format version.
     """
-    manifest = _read_json(folder / "manifest.json")
-    _check_version(folder / "manifest.json", manifest)
-    return manifest
+    path = folder / "manifest.json"
+    manifest = _read_json(path)
+    _check_version(path, manifest)
+    return _checked(path, manifest, MANIFEST_FORM)
 
 
 def create(config: Config, folder: Path | None = None) -> Run:
@@ -142,17 +169,10 @@ def create(config: Config, folder: Path | None = None) -> Run:
 
 
 def new_folder(preset: str) -> Path:
-    """Make a folder under `runs/`, named by preset and time, that no other process has made."""
-    RUNS_FOLDER.mkdir(exist_ok=True)
+    """Give a folder under `runs/` that does not exist yet, named by preset and time."""
     name = f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
-        folder = RUNS_FOLDER / (name + suffix)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("unreachable: the suffixes do not end")
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(folder for suffix in suffixes if not (folder := RUNS_FOLDER / (name + suffix)).exists())
 
 
 def open_run(folder: str | Path) -> Run:
@@ -172,7 +192,7 @@ def open_run(folder: str | Path) -> Run:
     document = _read_json(path)
     _check_version(path, document)
     try:
-        created = datetime.fromisoformat(document["created"])
+        created = datetime.fromisoformat(document["created"]).astimezone(UTC)
         return Run(folder, Config.from_json(document["config"]), created)
     except (KeyError, TypeError, ValueError, FmnistError) as error:
         raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
@@ -226,47 +246,12 @@ def write_environment(run: Run, backend: str, precision: str, data_sha256: dict[
     atomic.write_json(
         run.folder / "environment.json",
         {
-            "python": platform.python_version(),
-            "versions": installed_versions(),
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "threads": num_processors(),
+            **environment.describe(),
             "backend": backend,
             "precision": precision,
             "data_sha256": data_sha256,
         },
     )
-
-
-def installed_versions() -> dict[str, str]:
-    """Give the version of each package that a result depends on, where it is installed."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def num_processors() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """Name the processor, as far as the system tells."""
-    return cpu_info().get("model name") or platform.processor() or platform.machine()
-
-
-def cpu_info() -> dict[str, str]:
-    """Read what Linux tells of the first processor; empty on other systems."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -278,6 +263,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
     if not isinstance(document, dict):
         raise FmnistError(f"{path} is damaged (no JSON object); train again into a new folder")
+    return document
+
+
+def _checked(path: Path, document: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
+    for name, types in form.items():
+        if not isinstance(document.get(name, ...), types):
+            raise FmnistError(f"{path} is damaged (its {name} is missing or of another type); train again")
     return document
 
 

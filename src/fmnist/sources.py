@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from fmnist import atomic, idx
@@ -62,27 +63,31 @@ def _read_one(folder: Path, name: str) -> bytes:
     path = folder / f"{name}.gz"
     content = idx.read(path)
     if idx.sha256(content) != FILES[name]:
-        raise FmnistError(
+        raise idx.DamagedFileError(
             f"{path} is not Fashion-MNIST's {name} (its SHA-256 differs; MNIST digits have the same form)"
         )
     return content
 
 
-def _in_keras_cache(_: Path) -> Path:
+NewFolder = Callable[[], Path]
+"""Makes an empty folder that is gone when the data has been loaded."""
+
+
+def _in_keras_cache(_: NewFolder) -> Path:
     return keras_folder()
 
 
-def _in_debian_folder(_: Path) -> Path:
+def _in_debian_folder(_: NewFolder) -> Path:
     return DEBIAN_FOLDER
 
 
-def _download_as_keras_does(scratch: Path) -> Path:
+def _download_as_keras_does(new_folder: NewFolder) -> Path:
     import pooch
     import requests
 
     # Only the errors that it raises are wanted, not its own report of each file.
     pooch.get_logger().setLevel("ERROR")
-    folder = scratch / "download"
+    folder = new_folder()
     try:
         for name in FILES:
             log.info("downloading %s.gz", name)
@@ -102,12 +107,12 @@ def _download_as_keras_does(scratch: Path) -> Path:
     return folder
 
 
-def _unpack_debian_package(scratch: Path) -> Path:
+def _unpack_debian_package(new_folder: NewFolder) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise FmnistError("no apt-get on this machine")
+    private = new_folder()
     # apt drops to a user of its own to download; the folder must let that user in.
-    scratch.chmod(0o755)
-    private = scratch / "apt"
+    private.chmod(0o755)
     for folder in ("lists/partial", "cache/archives/partial"):
         (private / folder).mkdir(parents=True)
     quick = ["-qq", "-o", f"Acquire::http::Timeout={TIMEOUT_SECONDS}", "-o", "Acquire::Retries=0"]
@@ -138,13 +143,13 @@ def _run(command: list[str], folder: Path) -> None:
         raise FmnistError(f"{command[0]} failed: {complaint}")
 
 
-SOURCES: dict[str, Callable[[Path], Path]] = {
+SOURCES: dict[str, Callable[[NewFolder], Path]] = {
     "Keras' cache": _in_keras_cache,
     "Debian's folder": _in_debian_folder,
     "Keras' download": _download_as_keras_does,
     "Debian's package": _unpack_debian_package,
 }
-"""In the order in which they are tried: name to a function that takes a scratch folder and gives the files' folder."""
+"""In the order in which they are tried: name to a function that gives the files' folder."""
 
 
 def load_verified() -> tuple[dict[str, bytes], str]:
@@ -159,10 +164,14 @@ def load_verified() -> tuple[dict[str, bytes], str]:
         FmnistError: if no source has them; the message lists what was tried, and the mend.
     """
     tried = []
-    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
+    with ExitStack() as stack:
+
+        def new_folder() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fmnist-")))
+
         for source, locate in SOURCES.items():
             try:
-                folder = locate(Path(scratch))
+                folder = locate(new_folder)
                 contents = read_verified(folder)
             except FmnistError as error:
                 tried.append(f"{source} ({error})")
@@ -186,7 +195,7 @@ def _set_damaged_files_aside() -> None:
             continue
         try:
             _read_one(folder, name)
-        except FmnistError as error:
+        except idx.DamagedFileError as error:
             log.warning("%s; it is set aside as %s.damaged", error, path.name)
             try:
                 os.replace(path, _free_name(path))

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,7 +19,12 @@ from fmnist.optimizers import Muon
 log = logging.getLogger("fmnist")
 
 WHITENING_IMAGES = 5_000
-"""As many as the speedrun takes: enough to know a 4x4 covariance well."""
+"""As many as the speedrun takes: enough to know how neighbouring pixels go together."""
+VALIDATION_BATCH_SIZE = 500
+"""Divides 5,000."""
+SCORING_BATCH_SIZE = 1_000
+TINY = 1e-9
+"""Keeps the logarithm finite where a probability has underflowed."""
 
 
 def train(
@@ -48,7 +54,7 @@ def train(
     """
     dataset = dataset or data.load(config.data)
     parts = data.split(dataset, config.seed, config.full)
-    run = runs.create(config, Path(folder) if folder else None)
+    run = runs.create(replace(config, data=dataset.folder), Path(folder) if folder else None)
     precision = model.choose_precision(config.precision)
     runs.write_environment(run, keras.backend.backend(), precision, dataset.sha256)
 
@@ -74,11 +80,6 @@ def train(
 
     export.finish(run, dataset, train_seconds)
     return run
-
-
-VALIDATION_BATCH_SIZE = 500
-"""Divides 5,000."""
-SCORING_BATCH_SIZE = 1_000
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
@@ -143,10 +144,6 @@ def score(network: keras.Sequential, images: np.ndarray, one_hot_labels: np.ndar
     """
     probabilities = network.predict(Batches(images, one_hot_labels, SCORING_BATCH_SIZE), verbose=0)
     return -np.log((probabilities * one_hot_labels).sum(axis=1) + TINY)
-
-
-TINY = 1e-9
-"""Keeps the logarithm finite where a probability has underflowed."""
 
 
 class RecordRun(keras.callbacks.Callback):

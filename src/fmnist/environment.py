@@ -1,0 +1,51 @@
+"""What a result depends on besides configuration and data: versions, processor, threads."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
+
+
+def describe() -> dict[str, Any]:
+    """Give versions, platform, processor and threads as plain values."""
+    return {
+        "python": platform.python_version(),
+        "versions": installed_versions(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "threads": num_processors(),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Give the version of each package that a result depends on, where it is installed."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def num_processors() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """Name the processor, as far as the system tells."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info() -> dict[str, str]:
+    """Read what Linux tells of the first processor; empty on other systems."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
