@@ -99,6 +99,7 @@ def test_people_are_told_the_validation_accuracy(cli, small_folder, tmp_path):
 
 def test_names_are_printed_as_they_are(cli, here):
     """And not read as markup or emoji."""
+    (here / "d[").mkdir()
     for name in ("a[red]b.png", "c:cat:.png", "d[/b].png"):
         shutil.copy("boot.png", name)
         code, out, _ = cli("predict", name)
