@@ -84,7 +84,7 @@ def test_a_shifted_view_is_a_shifted_image(view, small):
     assert (keras.ops.convert_to_numpy(seen)[0, ..., 0] == expected).all()
 
 
-@pytest.mark.parametrize("num_images", [0, 1, 499, 501])
+@pytest.mark.parametrize("num_images", [0, 1, 99, 101, 250])
 def test_every_image_gets_an_answer(classifier, num_images):
     images = np.zeros((num_images, 28, 28), np.uint8)
     assert classifier.predict(images).shape == (num_images, 10)

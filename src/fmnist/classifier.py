@@ -11,8 +11,8 @@ import onnxruntime
 from fmnist import data, environment, idx, runs
 from fmnist.errors import FmnistError
 
-BATCH_SIZE = 500
-"""Images a call: more are no faster on two cores and take more memory."""
+BATCH_SIZE = 100
+"""Images a call, each in every view: more are no faster on two cores and take more memory."""
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 

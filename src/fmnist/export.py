@@ -25,7 +25,7 @@ NUM_CHECKED = 1_000
 """Images on which the exported graph has to agree with Keras."""
 MAX_DIFFERENCE = 1e-4
 """Largest gap allowed between two probabilities: float32 sums in another order differ by some 1e-6."""
-BATCH_SIZE = 500
+BATCH_SIZE = 100
 TINY = 1e-30
 """Keeps the logarithm finite where a probability has underflowed."""
 
