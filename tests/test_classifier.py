@@ -49,12 +49,12 @@ def test_views_and_temperature_are_inside(small_run, classifier, small):
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     outputs = classifier.outputs(images)
-    expected = softmax(sum(logs) / 6 / manifest["temperature"])
+    expected = softmax(sum(logs) / len(views) / manifest["temperature"])
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-4)
     np.testing.assert_allclose(
         outputs["probabilities_single_view"], softmax(logs[0] / manifest["temperature"]), atol=1e-4
     )
-    assert manifest["views"] == [[mirrored, shift, shift] for shift in (0, -1, 1) for mirrored in (False, True)]
+    assert len(manifest["views"]) == len({tuple(view) for view in manifest["views"]}) == 10
     assert manifest["agreement"]["max_difference"] < 1e-4
     assert manifest["agreement"]["same_top1"] is True
 
