@@ -187,6 +187,19 @@ def test_a_score_is_the_cross_entropy_of_each_image(small):
     np.testing.assert_allclose(losses, expected, atol=1e-5)
 
 
+def test_training_stays_under_two_and_a_half_gigabytes(fashion, tmp_path):
+    """The whole process, on the whole data set, export included; more epochs take no more."""
+    script = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-m', 'fmnist', *sys.argv[1:]], check=True, capture_output=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", script, "train", "--epochs", "1", "--run", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert fashion.is_fashion_mnist
+    assert 500_000 < int(done.stdout) < 2_500_000  # in kB
+
+
 def test_tensorboard_and_a_headless_backend(small_folder, tmp_path):
     """As a user runs it: a process without a display, told to use a windowed backend."""
     environment = {**os.environ, "MPLBACKEND": "TkAgg"}

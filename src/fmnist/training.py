@@ -53,12 +53,12 @@ def train(
         KeyboardInterrupt: as it came; the epochs that were over stay usable.
     """
     dataset = dataset or data.load(config.data)
+    started = time.perf_counter()
     parts = data.split(dataset, config.seed, config.full)
     run = runs.create(replace(config, data=dataset.folder), Path(folder) if folder else None)
     precision = model.choose_precision(config.precision)
     runs.write_environment(run, keras.backend.backend(), precision, dataset.sha256)
 
-    started = time.perf_counter()
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
     model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
