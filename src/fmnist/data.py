@@ -82,7 +82,7 @@ def load(folder: str | Path | None = None) -> Dataset:
 def load_from(folder: str | Path | None) -> Dataset:
     """Load as `load` does, whatever the environment says: None is Fashion-MNIST itself."""
     if folder:
-        return _load_folder(Path(folder).expanduser().absolute())
+        return _load_folder(Path(folder).expanduser())
     contents, source = sources.load_verified()
     arrays = _arrays({name: Path(name) for name in contents}, contents)
     return Dataset(**arrays, class_names=CLASS_NAMES, sha256=dict(sources.FILES), source=source, folder=None)
@@ -97,7 +97,7 @@ def _load_folder(folder: Path) -> Dataset:
     hashes = {name: idx.sha256(content) for name, content in contents.items()}
     num_classes = 1 + max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
     class_names = CLASS_NAMES if hashes == sources.FILES else _class_names(folder, num_classes)
-    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder), folder=str(folder))
+    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder), folder=str(folder.absolute()))
 
 
 def _find(folder: Path, name: str) -> Path:
