@@ -36,7 +36,8 @@ def train(
 ) -> runs.Run:
     """Train a network and export it.
 
-    The data order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number.
+    The order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number; the choice
+    of its images, where the configuration wants the hardest, also from the weights at the time.
     After every epoch the run folder holds its weights, its row of `history.csv` and its `curves.png`.
 
     Args:
