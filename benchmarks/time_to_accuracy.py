@@ -6,7 +6,8 @@ of a textbook epoch hold. The yardstick's epochs are interleaved with the timed 
 
 A timed run is `fmnist.train`, the function that the command line calls, with the data in memory: its clock includes
 metrics, augmentation, tracing, plots and checkpoints; export and evaluation are timed apart.
-Every run reads the test images once.
+The share of the peak is the run's arithmetic (`arithmetic.training_operations`) by its time, against the best rate of
+matrix products of the same precision, measured before and after the runs. Every run reads the test images once.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import arithmetic
 import keras
 import numpy as np
 from scipy import stats
@@ -80,6 +82,10 @@ def measure(preset: str, seeds: int, options: dict[str, Any], dataset: data.Data
                     "seed": seed,
                     "accuracy": evaluation["accuracy"],
                     "accuracy_single_view": evaluation["accuracy_single_view"],
+                    "precision": run.environment()["precision"],
+                    "operations": arithmetic.training_operations(
+                        run, fmnist.load_model(run), len(data.split(dataset, seed, config.full).train_images)
+                    ),
                     "train_seconds": train_seconds,
                     "export_seconds": export_seconds,
                     "evaluate_seconds": time.perf_counter() - started,
@@ -90,13 +96,16 @@ def measure(preset: str, seeds: int, options: dict[str, Any], dataset: data.Data
     return records
 
 
-def summarise(preset: str, records: list[dict[str, Any]], epoch_seconds: float) -> dict[str, Any]:
+def summarise(
+    preset: str, records: list[dict[str, Any]], epoch_seconds: float, peaks: dict[str, float]
+) -> dict[str, Any]:
     """Sum up the runs of a preset.
 
     Args:
         preset: its name.
         records: what `measure` gave.
         epoch_seconds: the yardstick, seconds a textbook epoch.
+        peaks: by precision, operations a second.
     """
     accuracy = np.array([record["accuracy"] for record in records])
     seconds = np.array([record["train_seconds"] for record in records])
@@ -117,6 +126,7 @@ def summarise(preset: str, records: list[dict[str, Any]], epoch_seconds: float) 
         "seconds_mean": float(seconds.mean()),
         "seconds_max": float(seconds.max()),
         "textbook_epochs": float(seconds.mean()) / epoch_seconds,
+        "peak_share": records[0]["operations"] / float(seconds.mean()) / peaks[records[0]["precision"]],
         "runs": records,
     }
 
@@ -145,13 +155,17 @@ def main() -> None:
     options = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
     if arguments.epochs:
         options["epochs"] = arguments.epochs
+    precisions = {model.choose_precision(PRESETS[preset].precision) for preset in arguments.preset}
+    before = {precision: arithmetic.matrix_product_peak(precision) for precision in precisions}
     yardstick = Yardstick(dataset)
     yardstick.measure()
     measured = {preset: measure(preset, arguments.seeds, options, dataset, yardstick) for preset in arguments.preset}
     yardstick.measure(max(0, MIN_YARDSTICK_EPOCHS - len(yardstick.seconds)))
     epoch_seconds = float(np.median(yardstick.seconds))
+    peaks = {precision: max(before[precision], arithmetic.matrix_product_peak(precision)) for precision in precisions}
     document = {
-        "results": [summarise(preset, records, epoch_seconds) for preset, records in measured.items()],
+        "results": [summarise(preset, records, epoch_seconds, peaks) for preset, records in measured.items()],
+        "matrix_product_peak": peaks,
         "yardstick_seconds": epoch_seconds,
         "yardstick_seconds_min": min(yardstick.seconds),
         "yardstick_epochs": yardstick.seconds,
@@ -170,7 +184,8 @@ def main() -> None:
         spread = f" (sd {row['accuracy_sd']:.2%})" if row["accuracy_sd"] is not None else ""
         print(
             f"{row['preset']}: {row['accuracy_mean']:.2%}{spread}, single view {row['single_view_mean']:.2%}, "
-            f"{row['seconds_mean']:.1f} s = {row['textbook_epochs']:.1f} textbook epochs, n = {row['seeds']}"
+            f"{row['seconds_mean']:.1f} s = {row['textbook_epochs']:.1f} textbook epochs, "
+            f"{row['peak_share']:.0%} of the peak, n = {row['seeds']}"
         )
     arguments.out.write_text(json.dumps(document, indent=2) + "\n")
     print(f"written: {arguments.out}", file=sys.stderr)

@@ -208,7 +208,7 @@ for axis, index, row in zip(axes, chosen, probabilities, strict=True):
 #
 # The same steps in one call. The preset `fast` has more convolutions, mirrors and shifts the pictures at random so that it never sees quite the same one twice, and lowers its learning rate along the way. It takes about a minute.
 #
-# Mind the training curve: an epoch of `fast` is half of the pictures. The first two are halves at random; from the third on it is the half that the network finds *hardest*, so training accuracy falls, while validation, on all kinds of pictures, goes on rising.
+# Mind the training curve: an epoch of `fast` is half of the pictures. The first two are halves at random; from the third on it is the half that was *hardest* when last seen, so training accuracy falls, while validation, on all kinds of pictures, goes on rising.
 
 # %%
 with fmnist.errors_as_text():
@@ -303,6 +303,6 @@ metrics.wilson_interval(94, 100), metrics.wilson_interval(9_400, 10_000)
 # * Train the textbook network for 12 epochs instead of 3. Where does the validation curve level off?
 # * Take the `Dropout` layer away. What happens to the distance between the two curves?
 # * `fmnist.Config.from_preset("fast", flip=False, shift=0)`: how much do the random changes to the pictures bring?
-# * `fmnist.Config.from_preset("fast", visited=1.0, scored_before=(), epochs=5)`: as many pictures, but all of them, five times. How much do the hard ones bring?
+# * `fmnist.Config.from_preset("fast", visited=1.0, epochs=5)`: as many pictures, but all of them, five times. How much do the hard ones bring?
 # * `fmnist.Config.from_preset("fast", seed=1)`: how much does the result change by chance alone? Compare that with every other difference that you see.
 # * In a terminal, `fmnist evaluate` writes the whole report of the newest run as a page.

@@ -26,6 +26,8 @@ def test_time_to_accuracy(small_folder, tmp_path):
     low, high = row["accuracy_interval_95"]
     assert low < row["accuracy_mean"] < high
     assert document["is_fashion_mnist"] is False
+    assert 0 < row["peak_share"] < 1
+    assert list(document["matrix_product_peak"]) == ["float32"]
 
 
 def test_every_kept_result_names_its_commit_and_versions():

@@ -107,13 +107,17 @@ def test_names_are_printed_as_they_are(cli, here):
         assert name in out
 
 
-def test_tensorboard_that_is_not_installed_is_named_before_anything_is_made(cli, tmp_path, small_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "mend"),
+    [(["--tensorboard"], "pip install tensorboard"), (["--backend", "jax"], "pip install 'fmnist[jax]'")],
+)
+def test_what_is_not_installed_is_named_before_anything_is_made(option, mend, cli, tmp_path, small_folder, monkeypatch):
     from fmnist import cli as module
 
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    code, _, err = cli("train", "--tensorboard", "--data", small_folder, "--run", tmp_path / "run")
+    code, _, err = cli("train", *option, "--data", small_folder, "--run", tmp_path / "run")
     assert code == 1
-    assert "pip install tensorboard" in err
+    assert mend in err
     assert not (tmp_path / "run").exists()
 
 

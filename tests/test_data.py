@@ -343,3 +343,4 @@ def test_normalise_refuses_what_it_does_not_know(images):
 def test_one_hot_rows_have_a_single_one():
     rows = data.one_hot(np.array([2, 0]), 3)
     assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert rows.dtype == np.float32

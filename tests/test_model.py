@@ -48,7 +48,7 @@ def test_the_seed_decides_the_initial_weights(preset):
 
 
 def test_whitening_decorrelates(small):
-    network = model.whitened(10)
+    network = model.whitened("whitened", 10)
     images = data.normalise(small.train_images)
     model.whiten(network, images)
     seen = keras.ops.convert_to_numpy(network.layers[0](images)).reshape(-1, model.WHITENING_FILTERS)
@@ -98,7 +98,7 @@ def test_weights_read_back_the_same(small_run):
 def test_weights_of_another_network_are_refused(tmp_path):
     weights = model.get_weights(model.textbook(10))
     with pytest.raises(FmnistError, match="does not fit the network whitened"):
-        model.set_weights(model.whitened(10), weights, tmp_path)
+        model.set_weights(model.whitened("whitened", 10), weights, tmp_path)
     with pytest.raises(FmnistError, match=r"head/kernel has shape \(1600, 10\)"):
         model.set_weights(model.textbook(9), weights, tmp_path)
 
@@ -116,3 +116,11 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_precision_follows_the_processor(flags, wanted, expected, monkeypatch):
     monkeypatch.setattr(environment, "cpu_info", lambda: {"flags": flags})
     assert model.choose_precision(wanted) == expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("gpu", "bfloat16"), ("cpu", "float32")])
+def test_precision_on_jax_follows_its_device(device, expected, monkeypatch):
+    monkeypatch.setattr(environment, "cpu_info", lambda: {"flags": "fpu avx2"})
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr("jax.default_backend", lambda: device)
+    assert model.choose_precision("auto") == expected

@@ -140,7 +140,9 @@ def visited(preparing, epoch):
 
 
 def test_the_first_two_epochs_of_fast_go_through_every_image_once(preparing):
-    first, second = visited(preparing, 0), visited(preparing, 1)
+    first = visited(preparing, 0)
+    preparing.losses[preparing.visited] = 9.0
+    second = visited(preparing, 1)
     assert first[0].shape == (600, 28, 28, 1)
     assert sorted([*first[1], *second[1]]) == list(range(1_200))
 
@@ -151,20 +153,13 @@ def test_an_epoch_can_be_made_again(preparing):
         assert (once == again).all()
 
 
-def test_then_come_the_images_that_the_network_finds_hardest(preparing, monkeypatch):
-    losses = np.random.default_rng(0).random(1_200)
-    scored = []
-
-    def score(*_):
-        scored.append(True)
-        return losses
-
-    monkeypatch.setattr(training, "score", score)
-    for epoch in range(preparing.config.epochs):
-        _, labels = visited(preparing, epoch)
-        if epoch >= 2:
-            assert set(labels) == set(np.argsort(losses)[600:])
-    assert len(scored) == len(preparing.config.scored_before)
+def test_then_come_the_images_that_were_hardest_when_last_seen(preparing):
+    losses = np.random.default_rng(0).permutation(1_200).astype(np.float32)
+    preparing.losses[:] = losses
+    hardest = set(np.flatnonzero(losses >= 600))
+    first, again = (visited(preparing, epoch)[1] for epoch in (2, 3))
+    assert set(first) == set(again) == hardest
+    assert list(first) != list(again)
 
 
 def test_dropout_is_reseeded_with_the_epoch(small):
@@ -178,13 +173,32 @@ def test_dropout_is_reseeded_with_the_epoch(small):
     assert (state == augment.dropout_seed(3, 5, network.layers.index(layer))).all()
 
 
-def test_a_score_is_the_cross_entropy_of_each_image(small):
-    network = model.build(fmnist.Config.from_preset("textbook"), 10, "float32")
-    labels = np.eye(10, dtype=np.float32)[small.train_labels]
-    losses = training.score(network, small.train_images, labels)
-    answers = network.predict(data.normalise(small.train_images), verbose=0)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_loss_of_every_image_gone_through_is_kept(full, small):
+    """Without dropout and at a rate of zero the network stays what it is, so that they can be computed afterwards."""
+    config = fmnist.Config.from_preset("textbook", batch_size=64, visited=0.5, full=full)
+    network = model.build(config, 10, "float32")
+    network.get_layer("dropout").rate = 0.0
+    parts = data.split(small, config.seed, config.full)
+    labels = data.one_hot(parts.train_labels, 10)
+    preparing = training.PrepareEpoch(parts.train_images, labels, config)
+    network.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", metrics=[preparing.recorder])
+    validation = None if full else training.Batches(parts.val_images, data.one_hot(parts.val_labels, 10), 50)
+    network.fit(
+        preparing.batches, shuffle=False, epochs=2, callbacks=[preparing], validation_data=validation, verbose=0
+    )
+
+    answers = network.predict(data.normalise(parts.train_images), verbose=0)
     expected = keras.ops.convert_to_numpy(keras.losses.categorical_crossentropy(labels, answers))
-    np.testing.assert_allclose(losses, expected, atol=1e-5)
+    np.testing.assert_allclose(preparing.losses, expected, rtol=1e-4)
+
+
+def test_recording_outlives_more_images_than_there_is_room_for():
+    recorder = training.RecordedCrossEntropy(3)
+    answers = np.full((5, 2), 0.5, np.float32)
+    recorder.update_state(np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]], answers)
+    np.testing.assert_allclose(recorder.recorded(), np.log(2), rtol=1e-6)
+    assert float(recorder.result()) == pytest.approx(np.log(2))
 
 
 def test_training_stays_under_two_and_a_half_gigabytes(fashion, tmp_path):
@@ -216,18 +230,16 @@ def test_tensorboard_and_a_headless_backend(small_folder, tmp_path):
 
 def test_jax_trains_the_same_code(small_folder, tmp_path):
     """In a process of its own, since a process has one backend; the export is done by TensorFlow."""
-    script = (
-        "import fmnist, keras\n"
-        "assert keras.backend.backend() == 'jax'\n"
-        f"config = fmnist.Config.from_preset('fast', epochs=4, batch_size=64, data={str(small_folder)!r})\n"
-        f"run = fmnist.train(config, folder={str(tmp_path / 'run')!r})\n"
-        "print(run.environment()['backend'], run.history()[-1]['accuracy'] > run.history()[0]['accuracy'])\n"
-    )
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable, "-m", "fmnist", "train", "--backend", "jax", "--epochs", "4", "--data", str(small_folder),
+        "--run", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["jax", "True"]
     run = runs.open_run(tmp_path / "run")
+    assert run.environment()["backend"] == "jax"
+    assert run.history()[-1]["accuracy"] > run.history()[0]["accuracy"]
     assert run.manifest()["train_seconds"] > 0
     network = model.load_model(run)
     assert network.count_params() == run.manifest()["parameters"]

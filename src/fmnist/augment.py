@@ -3,32 +3,29 @@
 import numpy as np
 
 
-def visit(num_images: int, num_visited: int, losses: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
-    """Choose the images that an epoch goes through, and their order.
+def visit(losses: np.ndarray, num_visited: int, seed: int, epoch: int) -> np.ndarray:
+    """Choose the images that an epoch goes through, the hardest, and their order.
 
     Args:
-        num_images: in the training part.
-        num_visited: how many to go through, at most `num_images`.
-        losses: (num_images,) how hard each was found; the hardest are chosen. None chooses at random, so that
-            no image comes again before each has come.
+        losses: (n,) how hard each image was when it was last gone through; infinite for one that never was, so that
+            no image comes again before each has come. Equals are drawn by lot.
+        num_visited: how many to go through, at most n.
         seed: of the run.
         epoch: counted from 0.
 
     Returns:
         (num_visited,) different indices.
     """
-    if losses is None:
-        deck = _generator("deck", seed, 0).permutation(num_images)
-        chosen = deck[np.arange(epoch * num_visited, (epoch + 1) * num_visited) % num_images]
-    else:
-        chosen = np.argsort(-losses, kind="stable")[:num_visited]
-    return _generator("order", seed, epoch).permutation(chosen)
+    generator = _generator("order", seed, epoch)
+    lot = generator.permutation(len(losses))
+    hardest = lot[np.argsort(-losses[lot], kind="stable")[:num_visited]]
+    return generator.permutation(hardest)
 
 
 def augment(
-    images: np.ndarray, indices: np.ndarray, seed: int, epoch: int, flip: bool = False, shift: int = 0
+    images: np.ndarray, indices: np.ndarray, seed: int, epoch: int, flip: bool = False, shift: int = 0, cutout: int = 0
 ) -> np.ndarray:
-    """Mirror and shift the images that an epoch goes through.
+    """Mirror and shift the images that an epoch goes through, and black out a part of each.
 
     Mirroring alternates (Jordan 2024, arXiv 2404.00498): at random in the first epoch, and from then on every
     image is turned over from one epoch to the next, so that each is seen both ways in any two epochs.
@@ -40,6 +37,8 @@ def augment(
         epoch: counted from 0.
         flip: whether to mirror.
         shift: largest shift in pixels, each way; what moves in is black.
+        cutout: side in pixels of the square that is blacked out; its centre may be any pixel, so that a part of it
+            may lie outside (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Returns:
         (m, 28, 28) uint8, a new array.
@@ -52,6 +51,14 @@ def augment(
     if shift:
         offsets = _generator("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
         chosen = _shifted(chosen, offsets[indices], shift)
+    if cutout:
+        height, width = images.shape[1:]
+        centres = _generator("cutout", seed, epoch).integers(0, (height, width), size=(len(images), 2))[indices]
+        is_cut_row, is_cut_column = (
+            _is_within(np.arange(size) - centres[:, axis, np.newaxis] + cutout // 2, cutout)
+            for axis, size in enumerate((height, width))
+        )
+        chosen[is_cut_row[:, :, np.newaxis] & is_cut_column[:, np.newaxis, :]] = 0
     return chosen
 
 
@@ -66,6 +73,10 @@ def _shifted(images: np.ndarray, offsets: np.ndarray, shift: int) -> np.ndarray:
     return result
 
 
+def _is_within(places: np.ndarray, length: int) -> np.ndarray:
+    return (places >= 0) & (places < length)
+
+
 def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     """Give the state that a layer's random generator starts an epoch with.
 
@@ -75,7 +86,7 @@ def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     return _generator("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("deck", "order", "flip", "shift", "dropout")
+STREAMS = ("order", "flip", "shift", "dropout", "cutout")
 """Each kind of chance draws from a stream of its own, so that adding one does not change another."""
 
 

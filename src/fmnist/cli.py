@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -118,6 +118,10 @@ def train(
     full: Annotated[bool, typer.Option("--full", help="Train on all images, without a validation part.")] = False,
     run: Annotated[Path | None, typer.Option(help="New folder for the run.", show_default="runs/PRESET-TIME")] = None,
     data: DataFolder = None,
+    backend: Annotated[
+        Literal["tensorflow", "jax"] | None,
+        typer.Option(help="What Keras computes with.", show_default="KERAS_BACKEND or tensorflow"),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run folder.")
     ] = False,
@@ -131,6 +135,10 @@ def train(
     config = Config.from_preset(preset, seed=seed, full=full, data=str(data) if data else None, **changes)
     if tensorboard and not find_spec("tensorboard"):
         raise FmnistError("--tensorboard needs the package tensorboard; `pip install tensorboard` brings it")
+    if backend == "jax" and not find_spec("jax"):
+        raise FmnistError("--backend jax needs the package jax; `pip install 'fmnist[jax]'` brings it")
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
     from fmnist import runs
     from fmnist.data import load
 

@@ -18,7 +18,7 @@ class Config:
 
     preset: str
     """The name of the preset that this started from."""
-    network: Literal["textbook", "whitened"]
+    network: Literal["textbook", "whitened", "whitened_large", "whitened_small"]
     """Which builder in `fmnist.model` makes the network."""
     epochs: int
     """Times that the training images are gone through, or the share of them that `visited` says."""
@@ -33,16 +33,15 @@ class Config:
     adam_share: float = 0.0
     """With `muon`, the rate of what is no convolution kernel, as a share of `learning_rate`."""
     visited: float = 1.0
-    """Share of the training images that an epoch goes through; below 1, those that the network finds hardest."""
-    scored_before: tuple[int, ...] = ()
-    """Epochs, counted from 0, before which the network finds out anew which images are hard. Before the first of
-    them, epochs go through different images at random."""
+    """Share of the training images that an epoch goes through; below 1, those that were hardest when last seen."""
     label_smoothing: float = 0.0
     """Probability taken from the true class and spread over all."""
     flip: bool = False
     """Mirror at random in the first epoch, then turn every image over from one epoch to the next."""
     shift: int = 0
     """Largest random shift, in pixels, in each direction."""
+    cutout: int = 0
+    """Side, in pixels, of a square that is blacked out at a random place."""
     views: tuple[View, ...] = (CENTRE,)
     """The views that the shipped graph averages over. The first is the single view."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -91,7 +90,7 @@ class Config:
         """
         try:
             views = tuple((bool(mirrored), int(rows), int(columns)) for mirrored, rows, columns in document["views"])
-            return cls(**{**document, "views": views, "scored_before": tuple(document["scored_before"])})
+            return cls(**{**document, "views": views})
         except (KeyError, TypeError, ValueError) as error:
             raise FmnistError(f"not a configuration of this version of fmnist ({error})") from error
 
@@ -125,7 +124,6 @@ PRESETS: dict[str, Config] = {
         momentum=0.8,
         adam_share=1 / 12,
         visited=0.5,
-        scored_before=(2, 3, 6),
         label_smoothing=0.1,
         flip=True,
         shift=1,

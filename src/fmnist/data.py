@@ -204,4 +204,4 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """
     import keras
 
-    return keras.utils.to_categorical(labels, num_classes)
+    return keras.utils.to_categorical(labels, num_classes).astype(np.float32)

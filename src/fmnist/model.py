@@ -5,6 +5,7 @@ Every network takes images of shape (n, 28, 28, 1), float32 in [0, 1], and gives
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -41,32 +42,49 @@ def textbook(num_classes: int) -> keras.Sequential:
     )
 
 
-def whitened(num_classes: int) -> keras.Sequential:
-    """Build the network of `fast`: a frozen whitening stem, pooled at once, and four convolutions.
+POOL = "pool"
+LAYOUTS: dict[str, tuple[int | str, ...]] = {
+    "whitened": (POOL, 32, 64, POOL, 128, POOL, 128),
+    "whitened_large": (64, POOL, 128, 128, POOL, 256, 256),
+    "whitened_small": (24, 32, POOL, 48, 64, POOL, 64),
+}
+"""What follows the whitening stem: the widths of the convolutions, and where they are pooled."""
 
-    The idea is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498); the layout is our own.
+
+def whitened(layout: str, num_classes: int) -> keras.Sequential:
+    """Build a network with a frozen whitening stem and a stack of convolutions.
+
+    The idea is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498); the layouts are our own.
+
+    Args:
+        layout: a key of `LAYOUTS`.
+        num_classes: how many probabilities it gives.
     """
     stack: list[keras.Layer] = [
         keras.Input((28, 28, 1)),
         layers.Conv2D(WHITENING_FILTERS, WHITENING_SIZE, use_bias=False, trainable=False, name="whitening"),
-        layers.MaxPooling2D(2, name="whitening_pool"),
-        layers.ReLU(name="whitening_relu"),
     ]
-    for number, (width, is_pooled) in enumerate(((32, False), (64, True), (128, True), (128, False)), start=1):
-        stack.append(
-            layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=dirac, name=f"conv{number}")
-        )
-        if is_pooled:
+    closing: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]
+    number = 0
+    for item in LAYOUTS[layout]:
+        if item == POOL:
             stack.append(layers.MaxPooling2D(2, name=f"pool{number}"))
-        stack += [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
+            continue
+        number += 1
+        convolution = layers.Conv2D(
+            item, 3, padding="same", use_bias=False, kernel_initializer=dirac, name=f"conv{number}"
+        )
+        stack += [*closing, convolution]
+        closing = [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
     stack += [
+        *closing,
         layers.GlobalMaxPooling2D(name="global_pool"),
         layers.Dense(num_classes, name="head"),
         layers.Rescaling(LOGITS_SCALE, name="logits"),
         # float32: the probabilities go into the loss and into the metrics
         layers.Softmax(dtype="float32", name="softmax"),
     ]
-    return keras.Sequential(stack, name="whitened")
+    return keras.Sequential(stack, name=layout)
 
 
 LOGITS_SCALE = 0.25
@@ -91,7 +109,10 @@ def dirac(shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndar
     return kernel.astype(dtype or "float32")
 
 
-BUILDERS: dict[str, Callable[[int], keras.Sequential]] = {"textbook": textbook, "whitened": whitened}
+BUILDERS: dict[str, Callable[[int], keras.Sequential]] = {
+    "textbook": textbook,
+    **{layout: partial(whitened, layout) for layout in LAYOUTS},
+}
 
 
 def build(config: Config, num_classes: int, precision: str) -> keras.Sequential:
@@ -130,12 +151,23 @@ def choose_precision(wanted: str) -> str:
         wanted: `auto`, `float32` or `bfloat16`.
 
     Returns:
-        For `auto`, `bfloat16` where the processor multiplies in it natively, else `float32`.
+        For `auto`, `bfloat16` where what Keras computes on, a GPU or the processor, multiplies in it natively, else
+        `float32`.
     """
     if wanted != "auto":
         return wanted
+    if _is_on_gpu():
+        return "bfloat16"
     flags = set(environment.cpu_info().get("flags", "").split())
     return "bfloat16" if flags & NATIVE_BFLOAT16_FLAGS else "float32"
+
+
+def _is_on_gpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False  # the TensorFlow of this project is the one for processors
+    import jax
+
+    return jax.default_backend() == "gpu"
 
 
 def whiten(network: keras.Sequential, images: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,9 +23,6 @@ WHITENING_IMAGES = 5_000
 """As many as the speedrun takes: enough to know how neighbouring pixels go together."""
 VALIDATION_BATCH_SIZE = 500
 """Divides 5,000."""
-SCORING_BATCH_SIZE = 1_000
-TINY = 1e-9
-"""Keeps the logarithm finite where a probability has underflowed."""
 
 
 def train(
@@ -37,7 +35,7 @@ def train(
     """Train a network and export it.
 
     The order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number; the choice
-    of its images, where the configuration wants the hardest, also from the weights at the time.
+    of its images, where the configuration wants the hardest, also from the losses that the epochs before it had.
     After every epoch the run folder holds its weights, its row of `history.csv` and its `curves.png`.
 
     Args:
@@ -68,10 +66,16 @@ def train(
     network.compile(
         optimizer=make_optimizer(config, num_steps=len(preparing.batches) * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=["accuracy", keras.metrics.Precision(name="precision"), keras.metrics.Recall(name="recall")],
+        metrics=[
+            "accuracy",
+            keras.metrics.Precision(name="precision"),
+            keras.metrics.Recall(name="recall"),
+            preparing.recorder,
+        ],
     )
     network.fit(
         preparing.batches,
+        shuffle=False,  # the batches come in the order in which `PrepareEpoch` put the images
         epochs=config.epochs,
         validation_data=None if config.full else validation,
         callbacks=[preparing, RecordRun(run), *callbacks],
@@ -111,40 +115,72 @@ class Batches(keras.utils.PyDataset):
 class PrepareEpoch(keras.callbacks.Callback):
     """Fill the batches of each epoch, and make all that differs between epochs follow from its number.
 
-    That is the choice of the images (which also depends on the weights), their order and augmentation, and dropout.
+    That is the choice of the images (which also depends on their losses before), their order and augmentation, and
+    dropout. To go through the hard images costs less than to find them by a pass over all, and an image that was
+    passed over comes back when those that are gone through have become easier than it was.
     """
 
     def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, config: Config):
         super().__init__()
         self.images, self.labels, self.config = images, one_hot_labels, config
-        self.losses: np.ndarray | None = None
         num_visited = math.ceil(config.visited * len(images))
+        self.losses = np.full(len(images), np.inf, np.float32)
+        self.visited = np.arange(num_visited)
+        self.recorder = RecordedCrossEntropy(num_visited)
         self.batches = Batches(images[:num_visited], one_hot_labels[:num_visited], config.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Score the images if it is time, then choose, augment and reseed."""
+        """Choose, augment and reseed."""
         config = self.config
-        if epoch in config.scored_before:
-            self.losses = score(self.model, self.images, self.labels)
-        visited = augment.visit(len(self.images), len(self.batches.images), self.losses, config.seed, epoch)
-        self.batches.images = augment.augment(self.images, visited, config.seed, epoch, config.flip, config.shift)
-        self.batches.labels = self.labels[visited]
+        self.visited = augment.visit(self.losses, len(self.visited), config.seed, epoch)
+        self.batches.images = augment.augment(
+            self.images, self.visited, config.seed, epoch, config.flip, config.shift, config.cutout
+        )
+        self.batches.labels = self.labels[self.visited]
         model.reseed_dropout(self.model, config.seed, epoch)
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Keep the losses before validation overwrites them."""
+        self.losses[self.visited] = self.recorder.recorded()
 
-def score(network: keras.Sequential, images: np.ndarray, one_hot_labels: np.ndarray) -> np.ndarray:
-    """Find out how hard each training image is for the network as it is now.
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keep the losses where there is no validation."""
+        if self.config.full:
+            self.losses[self.visited] = self.recorder.recorded()
 
-    Args:
-        network: gives probabilities.
-        images: (n, 28, 28) uint8.
-        one_hot_labels: (n, classes).
 
-    Returns:
-        (n,) the cross-entropy of each.
-    """
-    probabilities = network.predict(Batches(images, one_hot_labels, SCORING_BATCH_SIZE), verbose=0)
-    return -np.log((probabilities * one_hot_labels).sum(axis=1) + TINY)
+class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
+    """The mean cross-entropy, which also remembers that of each image in the order of their coming."""
+
+    def __init__(self, num_images: int):
+        """Make room.
+
+        Args:
+            num_images: how many to remember; if more come, they take the places of the first.
+        """
+        super().__init__(name="cross_entropy", dtype="float32")
+        self.num_images = num_images
+        self.losses = self.add_variable((num_images,), "zeros", name="losses")
+        self.position = self.add_variable((), "zeros", dtype="int32", name="position")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take a batch; arguments as Keras gives them."""
+        super().update_state(y_true, y_pred, sample_weight)
+        ops = keras.ops
+        losses = keras.losses.categorical_crossentropy(y_true, ops.cast(y_pred, "float32"))
+        batch_size = ops.shape(losses)[0]
+        places = (ops.arange(batch_size, dtype="int32") + self.position) % self.num_images
+        self.losses.assign(ops.scatter_update(self.losses, ops.expand_dims(places, -1), losses))
+        self.position.assign(self.position + batch_size)
+
+    def reset_state(self) -> None:
+        """Begin anew, at the first place."""
+        super().reset_state()
+        self.position.assign(0)
+
+    def recorded(self) -> np.ndarray:
+        """Give the losses, (num_images,) float32."""
+        return keras.ops.convert_to_numpy(self.losses)
 
 
 class RecordRun(keras.callbacks.Callback):
