@@ -198,7 +198,7 @@ def _to_onnx(graph: CompleteGraph) -> bytes:
             graph.export(path, format="onnx", verbose=False, input_signature=signature)
         exported = onnx.load(path)
     # An input with an initial value need not be given.
-    exported.graph.initializer.append(onnx.numpy_helper.from_array(np.int32(len(graph.views)), "num_views"))
+    exported.graph.initializer.append(onnx.numpy_helper.from_array(np.array(len(graph.views), np.int32), "num_views"))
     content: bytes = exported.SerializeToString()
     return content
 

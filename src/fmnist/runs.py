@@ -1,7 +1,8 @@
 """The run folder: what is in it, and how it is written and read back.
 
 `config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
-`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for. A run is finished when its manifest is there.
+`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for. A run is finished when its manifest is
+there.
 """
 
 import csv
