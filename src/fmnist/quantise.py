@@ -26,8 +26,8 @@ MIN_SAME_TOP1 = 0.9
 def finish(run: runs.Run, dataset: data.Dataset | None = None) -> dict[str, Any]:
     """Write `model-int8.onnx` of a finished run, and then its name and its record into the manifest.
 
-    Weights become int8 with a scale for each channel, activations uint8. The head stays in float32: it is small,
-    and `features` come out as exact as they can. No test image is looked at.
+    Weights become int8 with a scale for each channel, activations uint8. The head stays in float32: it is small.
+    No test image is looked at.
 
     Args:
         run: a finished run.
