@@ -124,19 +124,22 @@ def measure_views(run: runs.Run, images: np.ndarray, num_rounds: int) -> list[di
 
 
 def measure_settings(run: runs.Run, images: np.ndarray, num_rounds: int) -> list[dict[str, Any]]:
-    """Time sessions with other threads and graph levels than the classifier's own, single view."""
+    """Time sessions with other threads, waiting and graph levels than the classifier's own, single view."""
+    all_threads = environment.num_processors()
+    settings = [(threads, False, level) for threads in sorted({1, all_threads}) for level in LEVELS]
+    settings.append((all_threads, True, "ORT_ENABLE_ALL"))
     timed = []
     for graph, file in (("float", "model.onnx"), ("int8", runs.INT8_FILE)):
         content = run.read_onnx(file)
-        for threads in sorted({1, environment.num_processors()}):
-            for level in LEVELS:
-                options = onnxruntime.SessionOptions()
-                options.intra_op_num_threads = threads
-                options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-                options.log_severity_level = 3
-                session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-                labels = {"way": f"onnx {graph}", "threads": threads, "level": level, "images": len(images)}
-                timed.append(Timed(labels, partial(ask_session, session), images))
+        for threads, spinning, level in settings:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+            options.log_severity_level = 3
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            labels = {"way": f"onnx {graph}", "threads": threads, "spinning": spinning, "level": level}
+            timed.append(Timed({**labels, "images": len(images)}, partial(ask_session, session), images))
     return take_turns(timed, num_rounds)
 
 
@@ -169,8 +172,11 @@ def measure_cold_starts(run: runs.Run, image: np.ndarray, num_rounds: int) -> li
 
 def summarise(ways: list[dict[str, Any]], views: list[dict[str, Any]]) -> dict[str, Any]:
     """Work out how many times Keras' throughput the graphs have, single view, and what the views cost."""
-    speed = {way: max(row["images_per_second"] for row in ways if (row["way"], row["views"]) == (way, "single"))
-             for way in ("keras", "onnx float", "onnx int8")}  # fmt: skip
+    speed = {
+        row["way"]: row["images_per_second"]
+        for row in ways
+        if (row["views"], row["images"]) == ("single", max(BATCHES))
+    }
     seconds = {(row["way"], row["views"]): row["median_ms"] / 1000 for row in views}
     graphs = ("onnx float", "onnx int8")
     return {
@@ -223,7 +229,7 @@ def print_tables(document: dict[str, Any]) -> None:
         )
     for row in document["settings"]:
         print(
-            f"{row['way']:10} {row['threads']} threads {row['level']:20} {row['images_per_second']:8.0f} images/s, "
+            f"{row['way']:10} {row['threads']} threads {'spin' if row['spinning'] else 'sleep'} {row['level']:20} {row['images_per_second']:8.0f} images/s, "
             f"{row['images']} a call, n = {row['calls']}"
         )
     for row in document["cold_starts"]:
@@ -231,7 +237,7 @@ def print_tables(document: dict[str, Any]) -> None:
     for graph, times in document["times_keras"].items():
         added = document["views_add_seconds"][graph]
         print(
-            f"{graph}: {times:.1f} times Keras' predict, single view; {document['num_views']} views add {added:.2f} s "
+            f"{graph}: {times:.1f} times Keras' predict, single view, {max(BATCHES):,} images; {document['num_views']} views add {added:.2f} s "
             f"to {document['views'][0]['images']:,} images"
         )
 
