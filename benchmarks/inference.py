@@ -228,17 +228,18 @@ def print_tables(document: dict[str, Any]) -> None:
             f"p95 {row['p95_ms']:8.2f} ms, {row['images_per_second']:8.0f} images/s, n = {row['calls']}"
         )
     for row in document["settings"]:
+        waiting = "spin" if row["spinning"] else "sleep"
         print(
-            f"{row['way']:10} {row['threads']} threads {'spin' if row['spinning'] else 'sleep'} {row['level']:20} {row['images_per_second']:8.0f} images/s, "
-            f"{row['images']} a call, n = {row['calls']}"
+            f"{row['way']:10} {row['threads']} threads that {waiting:5} {row['level']:20} "
+            f"{row['images_per_second']:8.0f} images/s, {row['images']} a call, n = {row['calls']}"
         )
     for row in document["cold_starts"]:
         print(f"{row['process']:26} median {row['median_ms']:6.0f} ms, p95 {row['p95_ms']:6.0f} ms, n = {row['calls']}")
     for graph, times in document["times_keras"].items():
-        added = document["views_add_seconds"][graph]
+        added, num_all = document["views_add_seconds"][graph], document["views"][0]["images"]
         print(
-            f"{graph}: {times:.1f} times Keras' predict, single view, {max(BATCHES):,} images; {document['num_views']} views add {added:.2f} s "
-            f"to {document['views'][0]['images']:,} images"
+            f"{graph}: {times:.1f} times Keras' predict, single view, {max(BATCHES):,} images; "
+            f"{document['num_views']} views add {added:.2f} s to {num_all:,} images"
         )
 
 
