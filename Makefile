@@ -25,7 +25,10 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/.installed-dev
+bench: .venv/.installed-dev run
+	$(BIN)/fmnist export $(RUN)
+	$(BIN)/fmnist export $(RUN) --int8
+	$(BIN)/python benchmarks/inference.py --run $(RUN)
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --seeds 10
 
 notebook: .venv/.installed-dev

@@ -13,8 +13,6 @@ matrix products of the same precision, measured before and after the runs. Every
 import argparse
 import json
 import math
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,10 +22,11 @@ from typing import Any
 import arithmetic
 import keras
 import numpy as np
+from provenance import provenance
 from scipy import stats
 
 import fmnist
-from fmnist import data, environment, model
+from fmnist import data, model
 from fmnist.config import PRESETS, Config
 
 RESULTS = Path(__file__).parent / "results"
@@ -131,13 +130,6 @@ def summarise(
     }
 
 
-def commit() -> str:
-    """Name the commit that is measured, with a mark if the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Measure, print a table for people and, with --json, one document as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -150,7 +142,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    measured_commit = commit()
+    made_by = provenance()
     dataset = fmnist.load(arguments.data)
     options = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
     if arguments.epochs:
@@ -171,10 +163,7 @@ def main() -> None:
         "yardstick_epochs": yardstick.seconds,
         "full": arguments.full,
         "is_fashion_mnist": dataset.is_fashion_mnist,
-        "commit": measured_commit,
-        "versions": {"python": platform.python_version(), **environment.installed_versions()},
-        "processor": environment.processor_name(),
-        "threads": environment.num_processors(),
+        **made_by,
     }
     print(
         f"textbook epoch: median {epoch_seconds:.2f} s, {min(yardstick.seconds):.2f} to "

@@ -30,6 +30,46 @@ def test_time_to_accuracy(small_folder, tmp_path):
     assert list(document["matrix_product_peak"]) == ["float32"]
 
 
+def test_inference(copied_run, small, tmp_path):
+    from fmnist import quantise
+
+    quantise.finish(copied_run, small)
+    command = [
+        sys.executable, BENCHMARKS / "inference.py", "--run", copied_run.folder, "--rounds", "1",
+        "--out", tmp_path / "result.json", "--json",
+    ]  # fmt: skip
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document == json.loads((tmp_path / "result.json").read_text())
+    asked = {(row["way"], row["views"], row["images"]) for row in document["results"]}
+    ways = {
+        ("keras", "single"),
+        *((f"onnx {graph}", views) for graph in ("float", "int8") for views in ("single", "all")),
+    }
+    assert asked == {(*way, images) for way in ways for images in (1, 10, 100, 1_000)}
+    for row in document["results"]:
+        assert row["images_per_second"] == pytest.approx(1_000 * row["images"] / row["median_ms"])
+        assert row["calls"] == (10 if row["images"] == 1 else 1)
+    speed = {
+        row["way"]: row["images_per_second"]
+        for row in document["results"]
+        if (row["views"], row["images"]) == ("single", 1_000)
+    }
+    assert document["times_keras"]["onnx int8"] == pytest.approx(speed["onnx int8"] / speed["keras"])
+    seconds = {(row["way"], row["views"]): row["median_ms"] / 1_000 for row in document["views"]}
+    assert {row["images"] for row in document["views"]} == {len(small.train_images)}
+    assert document["views_add_seconds"]["onnx float"] == pytest.approx(
+        seconds["onnx float", "all"] - seconds["onnx float", "single"]
+    )
+    shipped = [row for row in document["settings"] if not row["spinning"] and row["level"] == "ORT_ENABLE_ALL"]
+    assert {row["way"] for row in shipped} == {"onnx float", "onnx int8"}
+    assert [row["process"] for row in document["cold_starts"]][-1] == "fmnist predict"
+    assert document["bytes"]["model-int8.onnx"] == document["int8"]["bytes"]
+    assert document["commit"]
+    assert document["processor"]
+
+
 def test_every_kept_result_names_its_commit_and_versions():
     results = list((BENCHMARKS / "results").glob("*.json"))
     assert results

@@ -59,6 +59,39 @@ def test_views_and_temperature_are_inside(small_run, classifier, small):
     assert manifest["agreement"]["same_top1"] is True
 
 
+def test_a_single_view_alone(classifier, small):
+    """The same answers as beside the others."""
+    images = small.test_images[:101]
+    alone = classifier.outputs(images, single_view=True)
+    beside = classifier.outputs(images)
+    for name in ("probabilities", "probabilities_single_view"):
+        np.testing.assert_allclose(alone[name], beside["probabilities_single_view"], atol=1e-6)
+    np.testing.assert_allclose(alone["features"], beside["features"], atol=1e-4)
+    assert (classifier.predict(images, single_view=True) == alone["probabilities"]).all()
+    assert not np.allclose(alone["probabilities"], beside["probabilities"], atol=1e-3)
+
+
+def test_a_single_view_is_less_work(small_run):
+    """Shown by what the first convolution of the shipped graph sees."""
+    model = onnx.load(small_run.onnx_path)
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(convolution.output[0]))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    images = np.zeros((4, 28, 28), np.uint8)
+    for more, expected in (({}, 24), ({"num_views": np.array(1, np.int32)}, 4)):
+        (seen,) = session.run([convolution.output[0]], {"images": images, **more})
+        assert len(seen) == expected
+
+
+def test_a_graph_without_the_choice_says_so(small_run):
+    graph = onnx.load(small_run.onnx_path)
+    del graph.graph.input[1]
+    old = fmnist.Classifier(graph.SerializeToString(), data.CLASS_NAMES, "old")
+    assert old.predict(np.zeros((1, 28, 28), np.uint8)).shape == (1, 10)
+    with pytest.raises(FmnistError, match="graph of old cannot be asked for a single view; `fmnist export` renews it"):
+        old.predict(np.zeros((1, 28, 28), np.uint8), single_view=True)
+
+
 def test_features_are_what_the_last_layer_sees(small_run, classifier, small):
     network = model.load_model(small_run)
     answers = classifier.outputs(small.test_images[:20])["features"]

@@ -175,6 +175,26 @@ def test_export_copies_the_graph(cli, here):
     assert (here / "model.onnx").read_bytes() == (here / "runs" / "first" / "model.onnx").read_bytes()
 
 
+def test_export_int8(cli, here):
+    code, out, err = cli("export", "runs/first", "--int8", "--out", "small.onnx", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["file"] == "small.onnx"
+    content = (here / "small.onnx").read_bytes()
+    assert content == (here / "runs" / "first" / "model-int8.onnx").read_bytes()
+    assert document["int8"]["bytes"] == len(content)
+    assert "bytes; validation accuracy" in err
+
+
+def test_export_int8_finishes_a_run_that_was_cut_off(cli, here):
+    (here / "runs" / "first" / "manifest.json").unlink()
+    code, out, _ = cli("export", "runs/first", "--int8")
+    assert code == 0
+    assert "model-int8.onnx" in out
+    manifest = runs.open_run("runs/first").manifest()
+    assert set(manifest["sha256"]) == {"weights.safetensors", "model.onnx", "model-int8.onnx"}
+
+
 USAGE_ERRORS = [
     ("train", "--preset", "fats"),
     ("train", "--epochs", "0"),
@@ -240,7 +260,7 @@ def test_debug_shows_the_traceback(here, monkeypatch):
         main()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "explore", "export"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "explore", "export", "export --int8"])
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(cli, here, small_folder, monkeypatch, command):
     """Every write fails at the moment when its bytes should reach the disk."""
     arguments = {
@@ -248,6 +268,7 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(cli, here, small_fold
         "evaluate": ("evaluate", "runs/first"),
         "explore": ("explore", "--data", small_folder),
         "export": ("export", "runs/first"),
+        "export --int8": ("export", "runs/first", "--int8"),
     }[command]
 
     def tree():

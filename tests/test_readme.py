@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
 MADE_BY_A_RUN = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
-    "manifest.json", "evaluation.json", "report.html", "labels.txt",
+    "model-int8.onnx", "manifest.json", "evaluation.json", "report.html", "labels.txt",
 }  # fmt: skip
 
 

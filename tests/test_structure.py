@@ -16,7 +16,7 @@ FLOORS = [
     {"augment", "runs", "layers", "optimizers"},
     {"plots", "model"},
     {"classifier"},
-    {"export", "report"},
+    {"export", "quantise", "report"},
     {"training", "evaluation", "explore", "live"},
     {"cli", "__main__"},
 ]
@@ -26,7 +26,7 @@ WITHIN_A_FLOOR = {
     "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
-HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn"}
+HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx"}
 
 
 def imports_of(module: str, top_level_only: bool = False) -> set[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 
 from fmnist import atomic, data, idx, metrics, model, runs
 from fmnist.classifier import Classifier
@@ -20,6 +21,7 @@ from fmnist.config import View
 from fmnist.errors import FmnistError
 
 log = logging.getLogger("fmnist")
+ops = keras.ops
 
 NUM_CHECKED = 1_000
 """Images on which the exported graph has to agree with Keras."""
@@ -58,14 +60,14 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
     calibration = _calibrate(run, network, parts)
 
-    graph = complete_graph(network, run.config.views, calibration["temperature"])
+    graph = CompleteGraph(network, run.config.views, calibration["temperature"])
     images = parts.train_images[:NUM_CHECKED]
     expected = _answers(graph, images)
     content = _to_onnx(graph)
     agreement = _check_agreement(content, dataset.class_names, images, expected)
     original = model.build(run.config, len(dataset.class_names), environment["precision"])
     model.set_weights(original, model.read_weights(run), run.weights_path)
-    as_trained = _answers(complete_graph(original, run.config.views, calibration["temperature"]), images)
+    as_trained = _answers(CompleteGraph(original, run.config.views, calibration["temperature"]), images)
     agreement["max_difference_from_training_precision"] = float(np.abs(as_trained - expected).max())
 
     history = run.history()
@@ -89,59 +91,64 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
     return manifest
 
 
-def complete_graph(network: keras.Sequential, views: tuple[View, ...], temperature: float) -> keras.Model:
-    """Wrap a network so that it goes from stored pixels to final answers.
+class CompleteGraph(keras.Model):
+    """From stored pixels to final answers, around a network that takes scaled images and gives probabilities.
 
-    Args:
-        network: takes (n, 28, 28, 1) float32 in [0, 1], gives probabilities from its last layer.
-        views: to average the log-probabilities over; the first is the single view.
-        temperature: divides the averaged log-probabilities.
-
-    Returns:
-        A model from `images`, uint8 (n, 28, 28), to the named outputs, all float32: `probabilities` and
-        `probabilities_single_view` (n, classes), `features` (n, what the last layer sees of the first view).
+    The inputs are `images`, uint8 (n, 28, 28), and `num_views`, how many of the views to average over: the file gives
+    it a value, so that nobody has to. The outputs, all float32, are `probabilities` and `probabilities_single_view`,
+    (n, classes), and `features`, (n, what the last layer sees of the first view).
     """
-    ops = keras.ops
-    head = [layer.name for layer in network.layers].index("head")
-    body = keras.Sequential([keras.Input((28, 28, 1)), *network.layers[:head]])
-    ending = keras.Sequential([keras.Input(body.output_shape[1:]), *network.layers[head:]])
-    images = keras.Input((28, 28), dtype="uint8", name="images")
-    scaled = ops.expand_dims(ops.cast(images, "float32") / 255, -1)
-    seen = ops.concatenate([_look(scaled, view) for view in views], axis=0)
-    features = body(seen)
-    answers = ending(features)
-    num_classes = network.output_shape[-1]
-    by_view = ops.reshape(ops.cast(answers, "float32"), (len(views), -1, num_classes))
-    averaged = ops.mean(ops.log(by_view + TINY), axis=0) / temperature
-    outputs = {
-        "probabilities": ops.softmax(averaged),
-        "probabilities_single_view": ops.softmax(ops.log(by_view[0] + TINY) / temperature),
-        "features": ops.reshape(ops.cast(features, "float32"), (len(views), -1, features.shape[-1]))[0],
-    }
-    named = {name: keras.layers.Identity(dtype="float32", name=name)(value) for name, value in outputs.items()}
-    return keras.Model(images, named)
+
+    def __init__(self, network: keras.Sequential, views: tuple[View, ...], temperature: float):
+        """Wrap a network.
+
+        Args:
+            network: takes (n, 28, 28, 1) float32 in [0, 1]; its last layers, from `head` on, give probabilities.
+            views: to average the log-probabilities over; the first is the single view.
+            temperature: divides the averaged log-probabilities.
+        """
+        super().__init__()
+        head = [layer.name for layer in network.layers].index("head")
+        self.body = keras.Sequential([keras.Input((28, 28, 1)), *network.layers[:head]])
+        self.ending = keras.Sequential([keras.Input(self.body.output_shape[1:]), *network.layers[head:]])
+        self.views, self.temperature = views, temperature
+
+    def call(self, images: Any, num_views: Any) -> dict[str, Any]:
+        """Answer for images, each seen in the first `num_views` views."""
+        num_images = ops.shape(images)[0]
+        scaled = ops.expand_dims(ops.cast(images, "float32") / 255, -1)
+        seen = ops.concatenate([_look(scaled, view) for view in self.views], axis=0)[: num_views * num_images]
+        features = ops.cast(self.body(seen), "float32")
+        answers = ops.cast(self.ending(features), "float32")
+        by_view = ops.log(ops.reshape(answers, (num_views, -1, answers.shape[-1])) + TINY)
+        return {
+            "probabilities": ops.softmax(ops.mean(by_view, axis=0) / self.temperature),
+            "probabilities_single_view": ops.softmax(by_view[0] / self.temperature),
+            "features": features[:num_images],
+        }
 
 
 def _look(images: keras.KerasTensor, view: View) -> keras.KerasTensor:
     mirrored, rows, columns = view
     if mirrored:
-        images = keras.ops.flip(images, axis=2)
+        images = ops.flip(images, axis=2)
     if rows or columns:
         reach = max(abs(rows), abs(columns))
-        padded = keras.ops.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        padded = ops.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
         images = padded[:, reach - rows : reach - rows + 28, reach - columns : reach - columns + 28]
     return images
 
 
-def _answers(graph: keras.Model, images: np.ndarray) -> np.ndarray:
+def _answers(graph: CompleteGraph, images: np.ndarray) -> np.ndarray:
     batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    return np.concatenate([keras.ops.convert_to_numpy(graph(batch)["probabilities"]) for batch in batches])
+    answers = [graph(batch, np.array(len(graph.views)))["probabilities"] for batch in batches]
+    return np.concatenate([ops.convert_to_numpy(probabilities) for probabilities in answers])
 
 
 def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> dict[str, Any]:
     """Fit the temperature on validation images; without any, take it from a run of the same settings on the split."""
     if len(parts.val_images):
-        graph = complete_graph(network, run.config.views, temperature=1.0)
+        graph = CompleteGraph(network, run.config.views, temperature=1.0)
         log_probabilities = np.log(_answers(graph, parts.val_images) + TINY)
         temperature = metrics.temperature(log_probabilities, parts.val_labels)
         validation = {
@@ -178,14 +185,22 @@ def _twin_on_split(run: runs.Run) -> runs.Run | None:
     return max(twins, key=lambda other: other.created, default=None)
 
 
-def _to_onnx(graph: keras.Model) -> bytes:
+def _to_onnx(graph: CompleteGraph) -> bytes:
+    signature = [
+        keras.InputSpec("uint8", (None, 28, 28), name="images"),
+        keras.InputSpec("int32", (), name="num_views"),
+    ]
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
         # Keras asks NumPy for a name that NumPy has given up.
         warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
         path = Path(scratch) / "model.onnx"
         with contextlib.redirect_stdout(io.StringIO()):
-            graph.export(path, format="onnx", verbose=False)
-        return path.read_bytes()
+            graph.export(path, format="onnx", verbose=False, input_signature=signature)
+        exported = onnx.load(path)
+    # An input with an initial value need not be given.
+    exported.graph.initializer.append(onnx.numpy_helper.from_array(np.array(len(graph.views), np.int32), "num_views"))
+    content: bytes = exported.SerializeToString()
+    return content
 
 
 def _check_agreement(

@@ -1,7 +1,8 @@
 """The run folder: what is in it, and how it is written and read back.
 
 `config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
-`evaluation.json`, `report.html`. A run is finished when its manifest is there.
+`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for. A run is finished when its manifest is
+there.
 """
 
 import csv
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fmnist import atomic, data, environment
+from fmnist import atomic, data, environment, idx
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 
@@ -21,6 +22,8 @@ FORMAT_VERSION = 1
 """Of the run folder and its manifest; it goes up when an older program could no longer read them rightly."""
 
 RUNS_FOLDER = Path("runs")
+INT8_FILE = "model-int8.onnx"
+"""The complete graph again, quantised; a run has it only if somebody asked for it."""
 HISTORY_COLUMNS = (
     "epoch", "loss", "accuracy", "precision", "recall",
     "val_loss", "val_accuracy", "val_precision", "val_recall", "learning_rate", "seconds",
@@ -131,6 +134,27 @@ class Run:
             )
             raise FmnistError(f"run {self.folder} is not finished; {mend}")
         return read_manifest(self.folder)
+
+    def read_onnx(self, file: str = "model.onnx") -> bytes:
+        """Read a graph of a finished run.
+
+        Args:
+            file: `model.onnx`, or `model-int8.onnx` where that has been exported too.
+
+        Raises:
+            FmnistError: if the run is not finished, or the file is missing or not the one that the manifest names.
+        """
+        path, expected = self.folder / file, self.manifest()["sha256"].get(file)
+        mend = f"`fmnist export {self.folder}{' --int8' if file == INT8_FILE else ''}` writes it"
+        if expected is None:
+            raise FmnistError(f"the manifest of {self.folder} names no {file}; {mend}")
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise FmnistError(f"{path} is missing; {mend} again") from error
+        if idx.sha256(content) != expected:
+            raise FmnistError(f"{path} is not the file that its manifest names (SHA-256 differs); {mend} again")
+        return content
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
