@@ -26,7 +26,7 @@ from provenance import provenance
 from scipy import stats
 
 import fmnist
-from fmnist import data, model
+from fmnist import data, model, quantise, runs
 from fmnist.config import PRESETS, Config
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,7 +64,9 @@ class Yardstick:
         self.seconds += [self._epoch() for _ in range(num_epochs)]
 
 
-def measure(preset: str, seeds: int, options: dict[str, Any], dataset: data.Dataset, yardstick: Yardstick) -> list[Any]:
+def measure(
+    preset: str, seeds: int, options: dict[str, Any], dataset: data.Dataset, yardstick: Yardstick, with_int8: bool
+) -> list[Any]:
     """Train and score a preset for seeds 0, 1, ...; one record a run."""
     records = []
     for seed in range(seeds):
@@ -88,11 +90,20 @@ def measure(preset: str, seeds: int, options: dict[str, Any], dataset: data.Data
                     "train_seconds": train_seconds,
                     "export_seconds": export_seconds,
                     "evaluate_seconds": time.perf_counter() - started,
+                    **(measure_int8(run, dataset) if with_int8 else {}),
                 }
             )
         yardstick.measure()
         print(f"{preset} seed {seed}: {records[-1]['accuracy']:.2%} in {train_seconds:.1f} s", file=sys.stderr)
     return records
+
+
+def measure_int8(run: runs.Run, dataset: data.Dataset) -> dict[str, Any]:
+    """Export a run's int8 graph, and score it on the same test images."""
+    int8_bytes = quantise.finish(run, dataset)["int8"]["bytes"]
+    answers = fmnist.Classifier.load(run, int8=True).predict(dataset.test_images)
+    accuracy = float((answers.argmax(axis=1) == dataset.test_labels).mean())
+    return {"int8_bytes": int8_bytes, "accuracy_int8": accuracy}
 
 
 def summarise(
@@ -126,7 +137,18 @@ def summarise(
         "seconds_max": float(seconds.max()),
         "textbook_epochs": float(seconds.mean()) / epoch_seconds,
         "peak_share": records[0]["operations"] / float(seconds.mean()) / peaks[records[0]["precision"]],
+        **summarise_int8(records),
         "runs": records,
+    }
+
+
+def summarise_int8(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the int8 graphs of a preset, if they were measured."""
+    if "accuracy_int8" not in records[0]:
+        return {}
+    return {
+        "int8_bytes_max": max(record["int8_bytes"] for record in records),
+        "accuracy_int8_mean": float(np.mean([record["accuracy_int8"] for record in records])),
     }
 
 
@@ -136,6 +158,7 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", choices=PRESETS, default=["fast"])
     parser.add_argument("--seeds", type=int, default=3, help="runs of each preset, seeds 0, 1, ...")
     parser.add_argument("--full", action="store_true", help="train on all training images")
+    parser.add_argument("--int8", action="store_true", help="export and score the int8 graph of every run as well")
     parser.add_argument("--epochs", type=int, help="instead of each preset's own")
     parser.add_argument("--data", type=Path, help="another data set of the same format")
     parser.add_argument("--out", type=Path, default=RESULTS / "time_to_accuracy.json")
@@ -151,7 +174,10 @@ def main() -> None:
     before = {precision: arithmetic.matrix_product_peak(precision) for precision in precisions}
     yardstick = Yardstick(dataset)
     yardstick.measure()
-    measured = {preset: measure(preset, arguments.seeds, options, dataset, yardstick) for preset in arguments.preset}
+    measured = {
+        preset: measure(preset, arguments.seeds, options, dataset, yardstick, arguments.int8)
+        for preset in arguments.preset
+    }
     yardstick.measure(max(0, MIN_YARDSTICK_EPOCHS - len(yardstick.seconds)))
     epoch_seconds = float(np.median(yardstick.seconds))
     peaks = {precision: max(before[precision], arithmetic.matrix_product_peak(precision)) for precision in precisions}

@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def test_time_to_accuracy(small_folder, tmp_path):
     command = [
         sys.executable, BENCHMARKS / "time_to_accuracy.py", "--preset", "textbook", "--seeds", "2", "--epochs", "1",
-        "--data", small_folder, "--out", tmp_path / "result.json", "--json",
+        "--int8", "--data", small_folder, "--out", tmp_path / "result.json", "--json",
     ]  # fmt: skip
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -27,6 +27,8 @@ def test_time_to_accuracy(small_folder, tmp_path):
     assert low < row["accuracy_mean"] < high
     assert document["is_fashion_mnist"] is False
     assert 0 < row["peak_share"] < 1
+    assert abs(row["accuracy_int8_mean"] - row["accuracy_mean"]) < 0.05
+    assert 10_000 < row["int8_bytes_max"] < 100_000
     assert list(document["matrix_product_peak"]) == ["float32"]
 
 

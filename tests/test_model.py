@@ -8,11 +8,11 @@ from fmnist import data, environment, model
 from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError
 
-TEXTBOOK_PARAMETERS = 34_826
-FAST_PARAMETERS = 247_308
+
+PARAMETERS = {"textbook": 34_826, "fast": 247_308, "tiny": 84_956, "best": 1_121_516}
 
 
-@pytest.mark.parametrize(("preset", "parameters"), [("textbook", TEXTBOOK_PARAMETERS), ("fast", FAST_PARAMETERS)])
+@pytest.mark.parametrize(("preset", "parameters"), PARAMETERS.items())
 def test_networks_are_sequential_and_readable(preset, parameters, capsys):
     network = model.build(PRESETS[preset], 10, "float32")
     assert type(network) is keras.Sequential
