@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fmnist.config import PRESETS, Config
-from fmnist.errors import FmnistError, one_line
+from fmnist.errors import FmnistError, one_line, printable
 
 if TYPE_CHECKING:
     from fmnist.runs import Run
@@ -27,7 +28,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+class Terminal(Console):
+    """Shows text as it is, in tables too: no markup, and nothing in the name of a file or a class steers it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Give the text with its unprintable characters by number."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+errors = Terminal(stderr=True)
 
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
@@ -338,7 +352,7 @@ def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table
 
 def out(as_json: bool) -> Console:
     """Give the console for people: stdout, unless that is kept for JSON."""
-    return errors if as_json else Console(markup=False, emoji=False, highlight=False)
+    return errors if as_json else Terminal()
 
 
 def give(as_json: bool, document: Any) -> None:
@@ -368,10 +382,18 @@ def quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Log lines name files, and a file's name may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Give the line without its traceback."""
+        return printable(super().formatMessage(record))
+
+
 def main() -> None:
     """Run the command line; every error but a usage error ends in one line and exit code 1."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("fmnist: %(message)s"))
+    handler.setFormatter(PrintableFormatter("fmnist: %(message)s"))
     log = logging.getLogger("fmnist")
     log.handlers = [handler]
     log.setLevel(logging.INFO)

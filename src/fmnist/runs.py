@@ -101,9 +101,14 @@ class Run:
             return []
         try:
             text = untrusted.read(path, untrusted.MAX_DOCUMENT_BYTES, MEND).decode()
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
-            return [{name: float(row[name]) if row[name] else None for name in HISTORY_COLUMNS} for row in rows]
-        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            columns, *rows = csv.reader(io.StringIO(text, newline=""))
+            if tuple(columns) != HISTORY_COLUMNS:
+                raise ValueError("it has other columns")
+            return [
+                {name: float(cell) if cell else None for name, cell in zip(HISTORY_COLUMNS, row, strict=True)}
+                for row in rows
+            ]
+        except (csv.Error, ValueError) as error:
             raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
 
     def manifest(self) -> dict[str, Any]:
@@ -147,9 +152,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FmnistError: if it is missing, damaged, or of another format version.
     """
     path = folder / "manifest.json"
-    manifest = untrusted.read_json(path, CUT_OFF)
+    mend = f"remove it, and `fmnist export {folder}` writes it anew"
+    manifest = untrusted.read_json(path, mend)
     _check_version(path, manifest)
-    return forms.check(path, manifest, forms.MANIFEST, MEND)
+    return forms.check(path, manifest, forms.MANIFEST, mend)
 
 
 def create(config: Config, folder: Path | None = None) -> Run:

@@ -38,7 +38,7 @@ def read(path: Path, most: int, mend: str) -> bytes:
         if status.st_size > most:
             raise FmnistError(f"{path} has {status.st_size:,} bytes; expected at most {most:,}, so {mend}")
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(status.st_size)
     except FileNotFoundError as error:
         raise FmnistError(f"{path} is missing; {mend}") from error
     except OSError as error:
