@@ -17,7 +17,7 @@ FLOORS = [
     {"plots", "model"},
     {"classifier"},
     {"export", "quantise", "report"},
-    {"training", "evaluation", "explore", "live"},
+    {"training", "evaluation", "explore", "live", "doctor"},
     {"cli", "__main__"},
 ]
 WITHIN_A_FLOOR = {

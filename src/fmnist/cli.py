@@ -4,8 +4,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,6 +44,7 @@ class Terminal(Console):
 
 errors = Terminal(stderr=True)
 
+COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
@@ -320,6 +322,24 @@ def compared(record: dict[str, Any]) -> str:
     return f"{record['bytes']:,} bytes; {accuracy}; {same}"
 
 
+@app.command("doctor")
+def doctor_command(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say whether this machine can train, and what would mend it."""
+    from fmnist import doctor
+
+    lines = doctor.examine()
+    is_able = not any(line.status == "error" for line in lines)
+    rows: list[list[str | Text]] = [
+        [line.name, Text(line.status, COLOURS[line.status]), line.found, line.mend or ""] for line in lines
+    ]
+    console = out(as_json)
+    console.print(table(None, ["", "status", "found", "mend"], rows, justify="left"))
+    console.print("This machine can train." if is_able else "This machine cannot train yet: mend the errors first.")
+    give(as_json, {"is_able": is_able, "lines": [asdict(line) for line in lines]})
+    if not is_able:
+        raise typer.Exit(1)
+
+
 def find_run(folder: Path | None) -> "Run":
     """Open the run that was named, or the newest finished one."""
     from fmnist import runs
@@ -340,11 +360,16 @@ def interrupted(folder: Path) -> str:
     )
 
 
-def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table:
-    """Lay out text in columns: the first to the left, the others to the right."""
+def table(
+    title: str | None,
+    columns: list[str],
+    rows: Sequence[Sequence[str | Text]],
+    justify: Literal["left", "right"] = "right",
+) -> Table:
+    """Lay out text in columns: the first to the left, the others as asked."""
     result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
     for number, name in enumerate(columns):
-        result.add_column(name, justify="right" if number else "left")
+        result.add_column(name, justify=justify if number else "left")
     for row in rows:
         result.add_row(*row)
     return result

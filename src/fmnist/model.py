@@ -23,7 +23,6 @@ WHITENING_FILTERS = 2 * WHITENING_SIZE**2
 """Plus and minus each eigenvector of a patch."""
 WHITENING_EPSILON = 5e-4
 """Keeps a flat direction, mere noise, from being blown up; the speedrun's constant."""
-NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def textbook(num_classes: int) -> keras.Sequential:
@@ -157,10 +156,8 @@ def choose_precision(wanted: str) -> str:
     """
     if wanted != "auto":
         return wanted
-    if _is_on_gpu():
-        return "bfloat16"
-    flags = set(environment.cpu_info().get("flags", "").split())
-    return "bfloat16" if flags & NATIVE_BFLOAT16_FLAGS else "float32"
+    is_native = _is_on_gpu() or environment.has_native_bfloat16()
+    return "bfloat16" if is_native else "float32"
 
 
 def _is_on_gpu() -> bool:
