@@ -76,30 +76,31 @@ def _check(message: memoryview, kind: str) -> None:
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Take a message of Protocol Buffers apart: field numbers, and the bytes of values that have a length.
 
-    It is stricter than the usual readers, so that no file means one thing here and another there.
+    Readers differ in what they make of numbers that are too long: such a tag is no field that `FIELDS` knows, and such
+    a length leads beyond the end, so nothing that is passed here means another thing there.
     """
     position = 0
     while position < len(message):
-        tag, position = _varint(message, position, longest=5)
+        tag, position = _varint(message, position)
         field, wire_type = tag >> 3, tag & 7
         if wire_type == 2:
-            length, position = _varint(message, position, longest=5)
+            length, position = _varint(message, position)
             end = position + length
         elif wire_type == 0:
-            _, end = _varint(message, position, longest=10)
+            _, end = _varint(message, position)
         elif wire_type in {1, 5}:
             end = position + (8 if wire_type == 1 else 4)
         else:
             raise ValueError("no such wire type")
-        if tag >= 2**32 or end > len(message):
+        if end > len(message):
             raise ValueError("beyond the end")
         yield field, message[position:end] if wire_type == 2 else message[:0]
         position = end
 
 
-def _varint(message: memoryview, position: int, longest: int) -> tuple[int, int]:
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
     value = 0
-    for index in range(longest):
+    for index in range(10):
         byte = message[position + index]
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
