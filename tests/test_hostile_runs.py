@@ -350,7 +350,7 @@ from pathlib import Path
 import fmnist
 from fmnist import model, runs
 size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + 400 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (size + 200 * 2**20,) * 2)
 for folder in sys.argv[1:]:
     for read in (runs.Run.history, fmnist.Classifier.load, model.read_weights):
         try:
@@ -362,7 +362,7 @@ for folder in sys.argv[1:]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, as Linux can")
 def test_lies_take_no_memory(small_run, tmp_path):
-    """All of them in one process that gets 400 MB and no more: none is killed, each is refused."""
+    """All of them in one process that gets 200 MB more and then none: none is killed, each is refused."""
     greedy = [change for change, _ in (LIES[name] for name in GREEDY)]
     greedy += [lambda folder, name=name: enlarge(folder / name) for name in FILES if name != "environment.json"]
     folders = [str(tmp_path / str(number)) for number in range(len(greedy))]
