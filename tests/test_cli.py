@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch, small_run):
 def test_help_names_every_command(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for command in ("data", "explore", "train", "evaluate", "predict", "export"):
+    for command in ("data", "explore", "train", "evaluate", "predict", "export", "doctor"):
         assert command in out
 
 

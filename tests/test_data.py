@@ -246,7 +246,7 @@ def test_a_file_that_may_not_be_read(open_folder):
 
 def test_a_header_that_lies_takes_no_memory(tmp_path):
     path = tmp_path / "lie.gz"
-    header = b"".join(number.to_bytes(4, "big") for number in (idx.IMAGE_MAGIC, 2**31 - 1, 28, 28))
+    header = b"".join(number.to_bytes(4, "big") for number in (idx.IMAGE_MAGIC, idx.MAX_IMAGES, 28, 28))
     path.write_bytes(gzip.compress(header))
     with pytest.raises(FmnistError, match="more than it can hold"):
         idx.read(path)

@@ -12,18 +12,19 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics"},
+    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics", "untrusted", "forms", "graph"},
     {"augment", "runs", "layers", "optimizers"},
     {"plots", "model"},
     {"classifier"},
     {"export", "quantise", "report"},
-    {"training", "evaluation", "explore", "live"},
+    {"training", "evaluation", "explore", "live", "doctor"},
     {"cli", "__main__"},
 ]
 WITHIN_A_FLOOR = {
     # ground floor: what they stand on, in this order
     "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
-    "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
+    "data": {"errors", "idx", "sources"}, "untrusted": {"errors"}, "graph": {"errors"},
+    "forms": {"errors", "config", "sources", "data"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx"}

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from fmnist import data, environment, runs
-from fmnist.errors import FmnistError
+from fmnist import data, environment, graph, runs
+from fmnist.errors import FmnistError, one_line
 
 BATCH_SIZE = 100
 """Images a call, each in every view: more are no faster on two cores and take more memory."""
+PROBABILITIES = ("probabilities", "probabilities_single_view")
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
@@ -37,14 +38,19 @@ class Classifier:
         # Where the processor cannot add products of bytes without overflow (no VNNI), int8 graphs go a slower way
         # that can, and give the same answers everywhere. The switch does nothing elsewhere.
         options.add_session_config_entry("session.x64quantprecision", "1")
+        # The one format that `graph.check` reads; ONNX Runtime has another of its own.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        graph.check(onnx, name)
         try:
             self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {first_line}") from error
-        width = next(output.shape[-1] for output in self._session.get_outputs() if output.name == "probabilities")
-        if width != len(self.class_names):
-            raise FmnistError(f"the graph of {name} knows {width} classes, but {len(self.class_names)} are named")
+            raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {one_line(error)}") from error
+        _check_interface(self._session, name)
+        widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
+        if widths["probabilities"] != len(self.class_names):
+            raise FmnistError(
+                f"the graph of {name} knows {widths['probabilities']} classes, but {len(self.class_names)} are named"
+            )
 
     @classmethod
     def load(cls, run: runs.Run | str | Path, *, int8: bool = False) -> "Classifier":
@@ -89,8 +95,21 @@ class Classifier:
             raise FmnistError(f"the graph of {self.name} cannot be asked for a single view; `fmnist export` renews it")
         names = [output.name for output in self._session.get_outputs()]
         batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)] or [images]
-        answers = [self._session.run(names, {"images": batch, **more}) for batch in batches]
-        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*answers, strict=True), strict=True)}
+        try:
+            answers = [self._session.run(names, {"images": batch, **more}) for batch in batches]
+            outputs = {
+                name: np.concatenate(parts) for name, parts in zip(names, zip(*answers, strict=True), strict=True)
+            }
+        except Exception as error:
+            raise FmnistError(f"the graph of {self.name} cannot be computed: {one_line(error)}") from error
+        for name in PROBABILITIES:
+            shape = len(images), len(self.class_names)
+            if outputs[name].shape != shape or not np.isfinite(outputs[name]).all():
+                raise FmnistError(
+                    f"the graph of {self.name} gives {name} of shape {outputs[name].shape} or no numbers; expected "
+                    f"finite ones of shape {shape}"
+                )
+        return outputs
 
     def classify(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
         """Ask for one picture.
@@ -117,6 +136,18 @@ class Classifier:
             for index in np.argsort(-probabilities, kind="stable")
         ]
         return {**top[0], "acceptance": None, "accepted": None, "reason": None, "top": top}
+
+
+def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
+    """Refuse a graph that is asked, or answers, in another way than `fmnist.export` writes it."""
+    given = {part.name: (part.type, len(part.shape), *part.shape[1:]) for part in session.get_inputs()}
+    answers = {part.name: (part.type, len(part.shape)) for part in session.get_outputs()}
+    if given != {"images": ("tensor(uint8)", 3, 28, 28)}:
+        raise FmnistError(f"the graph of {name} takes {given}; expected images, uint8 of shape (n, 28, 28)")
+    if answers != dict.fromkeys((*PROBABILITIES, "features"), ("tensor(float)", 2)):
+        raise FmnistError(
+            f"the graph of {name} gives {answers}; expected {', '.join(PROBABILITIES)} and features, float32 and flat"
+        )
 
 
 def read_picture(path: Path) -> np.ndarray:

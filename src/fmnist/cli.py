@@ -4,8 +4,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fmnist.config import PRESETS, Config
-from fmnist.errors import FmnistError, one_line
+from fmnist.errors import FmnistError, one_line, printable
 
 if TYPE_CHECKING:
     from fmnist.runs import Run
@@ -27,8 +29,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
+
+class Terminal(Console):
+    """Shows text as it is, in tables too: no markup, and nothing in the name of a file or a class steers it."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Give the text with its unprintable characters by number."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+errors = Terminal(stderr=True)
+
+COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
@@ -306,6 +322,24 @@ def compared(record: dict[str, Any]) -> str:
     return f"{record['bytes']:,} bytes; {accuracy}; {same}"
 
 
+@app.command("doctor")
+def doctor_command(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say whether this machine can train, and what would mend it."""
+    from fmnist import doctor
+
+    lines = doctor.examine()
+    is_able = not any(line.status == "error" for line in lines)
+    rows: list[list[str | Text]] = [
+        [line.name, Text(line.status, COLOURS[line.status]), line.found, line.mend or ""] for line in lines
+    ]
+    console = out(as_json)
+    console.print(table(None, ["", "status", "found", "mend"], rows, justify="left"))
+    console.print("This machine can train." if is_able else "This machine cannot train yet: mend the errors first.")
+    give(as_json, {"is_able": is_able, "lines": [asdict(line) for line in lines]})
+    if not is_able:
+        raise typer.Exit(1)
+
+
 def find_run(folder: Path | None) -> "Run":
     """Open the run that was named, or the newest finished one."""
     from fmnist import runs
@@ -326,11 +360,16 @@ def interrupted(folder: Path) -> str:
     )
 
 
-def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table:
-    """Lay out text in columns: the first to the left, the others to the right."""
+def table(
+    title: str | None,
+    columns: list[str],
+    rows: Sequence[Sequence[str | Text]],
+    justify: Literal["left", "right"] = "right",
+) -> Table:
+    """Lay out text in columns: the first to the left, the others as asked."""
     result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
     for number, name in enumerate(columns):
-        result.add_column(name, justify="right" if number else "left")
+        result.add_column(name, justify=justify if number else "left")
     for row in rows:
         result.add_row(*row)
     return result
@@ -338,7 +377,7 @@ def table(title: str | None, columns: list[str], rows: list[list[str]]) -> Table
 
 def out(as_json: bool) -> Console:
     """Give the console for people: stdout, unless that is kept for JSON."""
-    return errors if as_json else Console(markup=False, emoji=False, highlight=False)
+    return errors if as_json else Terminal()
 
 
 def give(as_json: bool, document: Any) -> None:
@@ -368,10 +407,18 @@ def quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Log lines name files, and a file's name may hold anything."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Give the line without its traceback."""
+        return printable(super().formatMessage(record))
+
+
 def main() -> None:
     """Run the command line; every error but a usage error ends in one line and exit code 1."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("fmnist: %(message)s"))
+    handler.setFormatter(PrintableFormatter("fmnist: %(message)s"))
     log = logging.getLogger("fmnist")
     log.handlers = [handler]
     log.setLevel(logging.INFO)

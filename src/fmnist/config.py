@@ -1,7 +1,9 @@
 """What a training run is made of: one frozen dataclass, and presets as its named values."""
 
+import math
+import types
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fmnist.errors import FmnistError
 
@@ -13,6 +15,26 @@ STRAIGHT_STEPS: tuple[View, ...] = tuple(
     (is_mirrored, *step) for step in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)) for is_mirrored in (False, True)
 )
 """The image itself first, then moved by a pixel each way, and all of these mirrored."""
+
+MAX_EPOCHS = 10_000
+MAX_VIEWS = 64
+MAX_SHIFT = 14
+"""Pixels: half an image."""
+BOUNDS: dict[str, tuple[float, float]] = {
+    "epochs": (1, MAX_EPOCHS),
+    "batch_size": (1, 100_000),
+    "learning_rate": (0, 1_000),
+    "momentum": (0, 1),
+    "adam_share": (0, 1_000),
+    "visited": (0.001, 1),
+    "label_smoothing": (0, 1),
+    "shift": (0, MAX_SHIFT),
+    "cutout": (0, 28),
+    "seed": (0, 2**31 - 1),
+}
+"""What a number may be, both ends included. The file of a stranger must not make this program take all memory."""
+MAX_TEXT = 4_096
+"""Characters: as long as a path may be."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +79,16 @@ class Config:
     """A folder with a data set of the same format; None is Fashion-MNIST itself."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise FmnistError(f"{name} is {getattr(self, name)}; expected a whole number of at least 1")
-        if not 0 <= self.seed < 2**31:
-            raise FmnistError(f"seed is {self.seed}; expected a whole number from 0 to 2147483647")
+        for name, hint in get_type_hints(Config).items():
+            value = getattr(self, name)
+            least, most = BOUNDS.get(name, (-math.inf, math.inf))
+            if not _fits(value, hint) or (name in BOUNDS and not least <= value <= most):
+                within = f" from {least:.10g} to {most:.10g}" if name in BOUNDS else ""
+                raise FmnistError(f"{name} is {str(value)[:100]}; expected {_words(hint)}{within}")
+        if not are_views(self.views):
+            raise FmnistError(
+                f"views are {str(self.views)[:100]}; expected 1 to {MAX_VIEWS}, shifted by at most {MAX_SHIFT} pixels"
+            )
 
     @classmethod
     def from_preset(cls, preset: str, **changes: Any) -> "Config":
@@ -92,7 +119,7 @@ class Config:
             FmnistError: if a setting is missing, unknown or out of range.
         """
         try:
-            views = tuple((bool(mirrored), int(rows), int(columns)) for mirrored, rows, columns in document["views"])
+            views = tuple(tuple(view) for view in document["views"])
             return cls(**{**document, "views": views})
         except (KeyError, TypeError, ValueError) as error:
             raise FmnistError(f"not a configuration of this version of fmnist ({error})") from error
@@ -120,6 +147,40 @@ FAST = Config(
     shift=1,
     views=STRAIGHT_STEPS,
 )
+
+
+def are_views(value: Any) -> bool:
+    """Say whether these are views, as tuples or as JSON's lists, and no more or wider ones than make sense."""
+    return (
+        isinstance(value, list | tuple)
+        and 1 <= len(value) <= MAX_VIEWS
+        and all(isinstance(view, list | tuple) and [type(part) for part in view] == [bool, int, int] for view in value)
+        and all(abs(rows) <= MAX_SHIFT and abs(columns) <= MAX_SHIFT for _, rows, columns in value)
+    )
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a short text"}
+    return plain.get(hint, f"a value of type {hint}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Hold a value against the type of its field, strictly: no number as text, no truth value as a number."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin is types.UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple and parts[-1] is ...:
+        return isinstance(value, tuple) and len(value) <= MAX_EPOCHS and all(_fits(item, parts[0]) for item in value)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return type(value) in {int, float} and math.isfinite(value)
+    return type(value) is hint and (hint is not str or len(value) <= MAX_TEXT)
+
 
 PRESETS: dict[str, Config] = {
     # The network of a hundred tutorials, and the yardstick for everybody's seconds. Always float32, so that

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,12 @@ CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 MAX_CLASSES = 10
+MAX_NAME = 100
+"""Characters in the name of a class."""
 MAX_VALIDATION_IMAGES = 5_000
 VALIDATION_SHARE = 1 / 12
+MAX_LABELS_BYTES = 10_000
+"""Of `labels.txt`: ten names take far less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +128,37 @@ def _arrays(paths: dict[str, Path], contents: dict[str, bytes]) -> dict[str, np.
 
 def _class_names(folder: Path, num_classes: int) -> tuple[str, ...]:
     path = folder / "labels.txt"
-    if not path.exists():
+    if not os.path.lexists(path):
         return tuple(f"class {index}" for index in range(num_classes))
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        if not path.is_file():
+            raise FmnistError(f"{path} is no file; expected the names of the classes, one a line")
+        with path.open("rb") as file:
+            text = file.read(MAX_LABELS_BYTES + 1)
+        if len(text) > MAX_LABELS_BYTES:
+            raise FmnistError(f"{path} is longer than {MAX_LABELS_BYTES:,} bytes; expected a name a line")
+        names = tuple(line.strip() for line in text.decode("utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise FmnistError(f"{path} cannot be read as text ({error})") from error
     if len(set(names)) < len(names):
         raise FmnistError(f"{path} names a class twice; expected a different name for each")
     if not num_classes <= len(names) <= MAX_CLASSES:
         raise FmnistError(f"{path} names {len(names)} classes; expected {num_classes} to {MAX_CLASSES}")
+    if not are_class_names(names):
+        raise FmnistError(f"{path} has a name of over {MAX_NAME} characters or with control characters; change it")
     return names
+
+
+def are_class_names(value: Any) -> bool:
+    """Say whether these are one to ten different names that can be shown anywhere."""
+    return (
+        isinstance(value, list | tuple)
+        and 1 <= len(value) <= MAX_CLASSES
+        and all(
+            isinstance(name, str) and name.strip() and len(name) <= MAX_NAME and name.isprintable() for name in value
+        )
+        and len(set(value)) == len(value)
+    )
 
 
 def split(dataset: Dataset, seed: int, full: bool = False) -> Split:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
+NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def describe() -> dict[str, Any]:
@@ -39,6 +40,11 @@ def num_processors() -> int:
 def processor_name() -> str:
     """Name the processor, as far as the system tells."""
     return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def has_native_bfloat16() -> bool:
+    """Say whether the processor multiplies in bfloat16 itself, as far as the system tells."""
+    return bool(NATIVE_BFLOAT16_FLAGS & set(cpu_info().get("flags", "").split()))
 
 
 def cpu_info() -> dict[str, str]:

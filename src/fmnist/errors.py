@@ -21,6 +21,9 @@ OS_ERRORS = {
     errno.EEXIST: "is a file, where a folder was expected; choose another name",
 }
 
+MAX_LINE = 4_000
+"""Characters: messages quote what they are about, and that may be long."""
+
 
 def one_line(error: BaseException) -> str:
     """Say any exception in one line.
@@ -30,8 +33,20 @@ def one_line(error: BaseException) -> str:
 
     Returns:
         The message of an `FmnistError` as it is; for an operating-system error the file and the mend;
-        for anything else its type and the first line of its message.
+        for anything else its type and the first line of its message. No longer than `MAX_LINE`, and `printable`.
     """
+    line = _first_line(error)
+    return printable(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}...")
+
+
+def printable(text: str) -> str:
+    """Show what would steer a terminal, or cannot be printed at all, by its number: file names may hold anything."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def _first_line(error: BaseException) -> str:
     if isinstance(error, FmnistError):
         return " ".join(str(error).splitlines())
     if isinstance(error, OSError) and error.errno in OS_ERRORS and error.filename:

@@ -1,7 +1,10 @@
 """The IDX file format: bytes, checked, into arrays."""
 
+import errno
 import gzip
 import hashlib
+import io
+import stat
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -20,12 +23,16 @@ LABEL_MAGIC = 0x00000801
 IMAGE_SIZE = 28
 MAX_DEFLATE_RATIO = 1032
 """No deflate stream grows by more than this when it is unpacked (zlib's technical notes)."""
+MAX_IMAGES = 1_000_000
+"""The largest set of this form, EMNIST, has 814,255. A gzip bomb would have many more."""
+CHUNK_BYTES = 2**20
 
 
 def read(path: Path) -> bytes:
     """Read an IDX file, gzipped or plain, and check that its header and its length agree.
 
-    Memory is taken only for what the header declares, and only if the file on disk can hold so much.
+    Memory is taken only for what is really there, never beyond what the header declares, and not at all if the file
+    on disk cannot hold so much.
 
     Args:
         path: the file; it is unpacked if its name ends in `.gz`.
@@ -34,10 +41,14 @@ def read(path: Path) -> bytes:
         The decompressed bytes, header included.
 
     Raises:
-        FmnistError: naming the file and what is wrong with it.
+        FmnistError: naming the file and what is wrong with it; a `DamagedFileError` if it is of no use to anybody.
     """
     try:
-        size_on_disk = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise DamagedFileError(f"{path} is {kind}, where a file was expected")
+        size_on_disk = status.st_size
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             header = file.read(16)
             expected = _expected_size(path, header)
@@ -45,11 +56,7 @@ def read(path: Path) -> bytes:
                 raise DamagedFileError(
                     f"{path} is truncated: its header promises {expected} bytes, more than it can hold"
                 )
-            content = header + file.read(expected + 1 - len(header))
-    except FileNotFoundError as error:
-        raise FmnistError(f"{path} is not there") from error
-    except IsADirectoryError as error:
-        raise FmnistError(f"{path} is a folder, where a file was expected") from error
+            content = _read_at_most(file, header, expected + 1)
     except PermissionError as error:
         raise FmnistError(f"{path} may not be read: permission denied") from error
     except EOFError as error:
@@ -57,6 +64,10 @@ def read(path: Path) -> bytes:
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DamagedFileError(f"{path} is damaged or no gzip file ({error})") from error
     except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:
+            if path.is_symlink():
+                raise DamagedFileError(f"{path} is a link that leads nowhere") from error
+            raise FmnistError(f"{path} is not there") from error
         raise FmnistError(f"{path} cannot be read ({error.strerror or error})") from error
     if len(content) != expected:
         problem = "is truncated" if len(content) < expected else "has trailing bytes"
@@ -64,8 +75,19 @@ def read(path: Path) -> bytes:
     return content
 
 
+def _read_at_most(file: BinaryIO, start: bytes, most: int) -> bytes:
+    """Read on piece by piece: asked for everything at once, a file takes the memory before it has the bytes."""
+    content = io.BytesIO()
+    content.write(start)
+    while piece := file.read(max(0, min(CHUNK_BYTES, most - content.tell()))):
+        content.write(piece)
+    return content.getvalue()
+
+
 def _expected_size(path: Path, header: bytes) -> int:
     words = [int.from_bytes(header[start : start + 4], "big") for start in range(0, len(header) - 3, 4)]
+    if len(words) >= 2 and words[0] in {LABEL_MAGIC, IMAGE_MAGIC} and words[1] > MAX_IMAGES:
+        raise DamagedFileError(f"{path} promises {words[1]:,} entries; expected at most {MAX_IMAGES:,}")
     if len(words) >= 2 and words[0] == LABEL_MAGIC:
         return 8 + words[1]
     if len(words) == 4 and words[0] == IMAGE_MAGIC:

@@ -3,6 +3,7 @@
 Every network takes images of shape (n, 28, 28, 1), float32 in [0, 1], and gives probabilities of shape (n, classes).
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from fmnist import augment, environment, runs
+from fmnist import augment, data, environment, idx, runs, untrusted
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.layers import FusedBatchNormalization
@@ -22,7 +23,6 @@ WHITENING_FILTERS = 2 * WHITENING_SIZE**2
 """Plus and minus each eigenvector of a patch."""
 WHITENING_EPSILON = 5e-4
 """Keeps a flat direction, mere noise, from being blown up; the speedrun's constant."""
-NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def textbook(num_classes: int) -> keras.Sequential:
@@ -156,10 +156,8 @@ def choose_precision(wanted: str) -> str:
     """
     if wanted != "auto":
         return wanted
-    if _is_on_gpu():
-        return "bfloat16"
-    flags = set(environment.cpu_info().get("flags", "").split())
-    return "bfloat16" if flags & NATIVE_BFLOAT16_FLAGS else "float32"
+    is_native = _is_on_gpu() or environment.has_native_bfloat16()
+    return "bfloat16" if is_native else "float32"
 
 
 def _is_on_gpu() -> bool:
@@ -241,7 +239,7 @@ def load_model(run: runs.Run | str | Path) -> keras.Sequential:
     """
     run = run if isinstance(run, runs.Run) else runs.open_run(run)
     weights = read_weights(run)
-    network = build(run.config, len(weights["head/bias"]), "float32")
+    network = build(run.config, weights["head/bias"].size, "float32")
     set_weights(network, weights, run.weights_path)
     return network
 
@@ -253,14 +251,23 @@ def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
         FmnistError: if there are none yet, or the file is damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    if not run.weights_path.exists():
+    path = run.weights_path
+    if not os.path.lexists(path):
         raise FmnistError(f"run {run.folder} has no weights: it stopped before its first epoch was over; train again")
+    content = untrusted.read(path, untrusted.MAX_MODEL_BYTES, "train again")
+    if run.is_finished and idx.sha256(content) != run.manifest()["sha256"]["weights.safetensors"]:
+        raise FmnistError(
+            f"{path} is damaged or not the file that its manifest names (SHA-256 differs); put that back, or, if you "
+            f"changed it yourself, remove manifest.json and `fmnist export {run.folder}`"
+        )
     try:
-        weights = load_file(run.weights_path)
-    except SafetensorError as error:
-        raise FmnistError(f"{run.weights_path} is damaged ({error}); train again") from error
-    if "head/bias" not in weights:
-        raise FmnistError(f"{run.weights_path} holds no weights of this program's networks; train again")
+        weights = load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FmnistError(f"{path} is damaged ({error}); train again") from error
+    if not all(values.dtype == np.float32 for values in weights.values()):
+        raise FmnistError(f"{path} holds other numbers than float32; train again")
+    if "head/bias" not in weights or not 1 <= weights["head/bias"].size <= data.MAX_CLASSES:
+        raise FmnistError(f"{path} holds no weights of this program's networks; train again")
     return weights

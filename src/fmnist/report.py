@@ -8,7 +8,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from fmnist import plots, runs
-from fmnist.config import Config
+from fmnist.config import PRESETS, Config
 from fmnist.data import Dataset
 
 
@@ -77,7 +77,7 @@ def train_command(run: runs.Run) -> str:
     """Give the command that trains the same again, or the line of Python where no command does."""
     config = run.config
     flags = {"seed": config.seed, "epochs": config.epochs, "full": config.full, "data": config.data}
-    if config != Config.from_preset(config.preset, **flags):
+    if config.preset not in PRESETS or config != Config.from_preset(config.preset, **flags):
         return f"fmnist.train(fmnist.{config!r})"
     words = ["fmnist", "train", "--preset", config.preset, "--epochs", str(config.epochs), "--seed", str(config.seed)]
     words += ["--full"] if config.full else []

@@ -8,13 +8,13 @@ there.
 import csv
 import io
 import itertools
-import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fmnist import atomic, data, environment, idx
+from fmnist import atomic, data, environment, forms, idx, untrusted
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 
@@ -29,25 +29,8 @@ HISTORY_COLUMNS = (
     "val_loss", "val_accuracy", "val_precision", "val_recall", "learning_rate", "seconds",
 )  # fmt: skip
 
-MANIFEST_FORM: dict[str, type | tuple[type, ...]] = {
-    "class_names": list,
-    "views": list,
-    "temperature": (int, float),
-    "calibrated_by": (str, type(None)),
-    "epochs_trained": int,
-    "parameters": int,
-    "train_seconds": (int, float),
-    "sha256": dict,
-}
-ENVIRONMENT_FORM: dict[str, type | tuple[type, ...]] = {
-    "python": str,
-    "versions": dict,
-    "platform": str,
-    "processor": str,
-    "threads": int,
-    "precision": str,
-    "data_sha256": dict,
-}
+MEND = "train again into a new folder"
+CUT_OFF = "the run was cut off or its folder changed, so train again into a new one"
 
 History = list[dict[str, float | None]]
 """One row an epoch, with the keys of `HISTORY_COLUMNS`; None where there is no validation part."""
@@ -88,13 +71,16 @@ class Run:
             FmnistError: if the file is missing or damaged.
         """
         path = self.folder / "environment.json"
-        return _checked(path, _read_json(path), ENVIRONMENT_FORM)
+        return forms.check(path, untrusted.read_json(path, CUT_OFF), forms.ENVIRONMENT, MEND)
 
     def load_data(self) -> data.Dataset:
         """Load the data that the run was trained on.
 
         Raises:
             FmnistError: if it is not at hand, or what is found has other hashes.
+
+        A stranger's run can name any folder here. Nothing comes of it: of that folder only files with the names of
+        a data set are read, and they are used only if their hashes are those that the run has on record.
         """
         dataset = data.load_from(self.config.data)
         if dataset.sha256 != self.environment()["data_sha256"]:
@@ -111,13 +97,18 @@ class Run:
             FmnistError: if the file is there and is no such table.
         """
         path = self.folder / "history.csv"
-        if not path.exists():
+        if not os.path.lexists(path):
             return []
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            return [{name: float(row[name]) if row[name] else None for name in HISTORY_COLUMNS} for row in rows]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            text = untrusted.read(path, untrusted.MAX_DOCUMENT_BYTES, MEND).decode()
+            columns, *rows = csv.reader(io.StringIO(text, newline=""))
+            if tuple(columns) != HISTORY_COLUMNS:
+                raise ValueError("it has other columns")
+            return [
+                {name: float(cell) if cell else None for name, cell in zip(HISTORY_COLUMNS, row, strict=True)}
+                for row in rows
+            ]
+        except (csv.Error, ValueError) as error:
             raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
 
     def manifest(self) -> dict[str, Any]:
@@ -148,10 +139,7 @@ class Run:
         mend = f"`fmnist export {self.folder}{' --int8' if file == INT8_FILE else ''}` writes it"
         if expected is None:
             raise FmnistError(f"the manifest of {self.folder} names no {file}; {mend}")
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise FmnistError(f"{path} is missing; {mend} again") from error
+        content = untrusted.read(path, untrusted.MAX_MODEL_BYTES, f"{mend} again")
         if idx.sha256(content) != expected:
             raise FmnistError(f"{path} is not the file that its manifest names (SHA-256 differs); {mend} again")
         return content
@@ -164,9 +152,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FmnistError: if it is missing, damaged, or of another format version.
     """
     path = folder / "manifest.json"
-    manifest = _read_json(path)
+    mend = f"remove it, and `fmnist export {folder}` writes it anew"
+    manifest = untrusted.read_json(path, mend)
     _check_version(path, manifest)
-    return _checked(path, manifest, MANIFEST_FORM)
+    return forms.check(path, manifest, forms.MANIFEST, mend)
 
 
 def create(config: Config, folder: Path | None = None) -> Run:
@@ -211,15 +200,15 @@ def open_run(folder: str | Path) -> Run:
     if not any(folder.iterdir()):
         raise FmnistError(f"{folder} is empty; expected the folder of a run, which `fmnist train` makes")
     path = folder / "config.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FmnistError(f"{folder} is not the folder of a run: it has no config.json")
-    document = _read_json(path)
+    document = untrusted.read_json(path, CUT_OFF)
     _check_version(path, document)
     try:
         created = datetime.fromisoformat(document["created"]).astimezone(UTC)
         return Run(folder, Config.from_json(document["config"]), created)
-    except (KeyError, TypeError, ValueError, FmnistError) as error:
-        raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
+    except (KeyError, OverflowError, TypeError, ValueError, FmnistError) as error:
+        raise FmnistError(f"{path} is damaged ({error}); {MEND}") from error
 
 
 def newest_finished(runs_folder: Path | None = None) -> Run:
@@ -278,29 +267,10 @@ def write_environment(run: Run, backend: str, precision: str, data_sha256: dict[
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FmnistError(f"{path} is missing; the run was cut off or its folder changed") from error
-    except (ValueError, OSError) as error:
-        raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
-    if not isinstance(document, dict):
-        raise FmnistError(f"{path} is damaged (no JSON object); train again into a new folder")
-    return document
-
-
-def _checked(path: Path, document: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
-    for name, types in form.items():
-        if not isinstance(document.get(name, ...), types):
-            raise FmnistError(f"{path} is damaged (its {name} is missing or of another type); train again")
-    return document
-
-
 def _check_version(path: Path, document: dict[str, Any]) -> None:
     found = document.get("format_version")
-    if found != FORMAT_VERSION:
+    if type(found) is not int or found != FORMAT_VERSION:
         raise FmnistError(
-            f"{path} has format version {found}; this fmnist reads version {FORMAT_VERSION}. "
+            f"{path} has format version {str(found)[:40]}; this fmnist reads version {FORMAT_VERSION}. "
             "Use the fmnist that wrote it, or train again"
         )

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -54,8 +55,14 @@ def read_verified(folder: Path) -> dict[str, bytes]:
     Raises:
         FmnistError: naming the first file that is missing, damaged or not Fashion-MNIST.
     """
-    if not folder.is_dir():
-        raise FmnistError(f"{folder} is not there")
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError as error:
+        raise FmnistError(f"{folder} is not there") from error
+    except OSError as error:
+        raise FmnistError(f"{folder} cannot be entered ({error.strerror})") from error
+    if not is_folder:
+        raise FmnistError(f"{folder} is no folder")
     return {name: _read_one(folder, name) for name in FILES}
 
 
@@ -201,6 +208,8 @@ def _set_damaged_files_aside() -> None:
                 os.replace(path, _free_name(path))
             except OSError as failure:
                 log.warning("%s cannot be set aside (%s); it is not used", path, failure.strerror)
+        except FmnistError as error:
+            log.warning("%s; it is left as it is, and not used", error)
 
 
 def _free_name(path: Path) -> Path:
