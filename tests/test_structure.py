@@ -12,9 +12,9 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics"},
+    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics", "locks"},
     {"augment", "runs", "layers", "optimizers"},
-    {"plots", "model"},
+    {"plots", "model", "checkpoints"},
     {"classifier"},
     {"export", "quantise", "report"},
     {"training", "evaluation", "explore", "live"},
@@ -23,7 +23,7 @@ FLOORS = [
 WITHIN_A_FLOOR = {
     # ground floor: what they stand on, in this order
     "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
-    "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
+    "data": {"errors", "idx", "sources"}, "locks": {"errors"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx"}
@@ -109,6 +109,7 @@ def test_public_names():
         "evaluate",
         "load",
         "load_model",
+        "resume",
         "train",
     ]
     assert fmnist.__all__ == names

@@ -256,7 +256,10 @@ def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     if not run.weights_path.exists():
-        raise FmnistError(f"run {run.folder} has no weights: it stopped before its first epoch was over; train again")
+        raise FmnistError(
+            f"run {run.folder} has no weights: it stopped before its first epoch was over; "
+            f"`fmnist train --resume {run.folder}` goes on"
+        )
     try:
         weights = load_file(run.weights_path)
     except SafetensorError as error:
