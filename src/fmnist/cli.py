@@ -350,7 +350,7 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
             continue
         if name == "epochs":
             raise FmnistError(
-                f"--epochs {value}, but {run.folder} is planned for {planned[name]}, on which its learning rate depends; "
+                f"--epochs {value}, but {run.folder} is planned for {planned[name]}, which its learning rate follows; "
                 f"leave --epochs out, or train {value} epochs into a new folder"
             )
         raise FmnistError(
