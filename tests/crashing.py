@@ -61,8 +61,11 @@ class KillAt:
         self.operation, self.file, self.count = operation, file, count
         self.written, self.is_renamed = "", False
         self.open, self.fsync, self.replace = Path.open, os.fsync, os.replace
-        Path.open = lambda path, *arguments, **options: self.opened(path, *arguments, **options)
-        os.fsync, os.replace = self.synced, self.replaced
+
+        def opened(path, *arguments, **options):
+            return self.opened(path, *arguments, **options)
+
+        Path.open, os.fsync, os.replace = opened, self.synced, self.replaced
 
     def meet(self, operation: str) -> bool:
         self.count -= operation == self.operation and self.written.startswith(f".{self.file}")
@@ -118,7 +121,7 @@ def main() -> None:
             try:
                 train(Path(wanted["run"]), dataset)
             except BaseException as error:
-                print(repr(error), flush=True)
+                os.write(2, repr(error).encode())
                 os._exit(1)
             os._exit(0)
         if (after := wanted.get("after")) is not None:

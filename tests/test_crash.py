@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import random
 import secrets
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fmnist import idx, runs
+
+log = logging.getLogger(__name__)
 
 NUM_KILLS = 25
 FILES = (
@@ -71,7 +74,7 @@ def result(folder: Path) -> dict:
 def test_a_run_killed_at_any_moment_ends_the_same(trainers, reference, tmp_path):
     expected, seconds = reference
     seed = secrets.randbelow(2**32)
-    print(f"moments drawn by seed {seed}, run of {seconds:.1f} s")
+    log.warning("moments drawn by seed %d, up to %.1f s", seed, seconds)
     moments = random.Random(seed)
     num_kills = num_runs = 0
     while num_kills < NUM_KILLS:
@@ -83,7 +86,7 @@ def test_a_run_killed_at_any_moment_ends_the_same(trainers, reference, tmp_path)
                 trainers.run(folder)
                 break
         assert result(folder) == expected, f"seed {seed}, kill {num_kills}"
-    print(f"{num_kills} kills in {num_runs} runs")
+    log.warning("%d kills in %d runs", num_kills, num_runs)
 
 
 def test_a_run_killed_at_each_write_sync_and_renaming_ends_the_same(trainers, reference, tmp_path):

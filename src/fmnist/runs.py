@@ -208,6 +208,7 @@ def create(config: Config, folder: Path | None = None) -> Run:
             f"{folder} is not empty; expected a new folder for the run, so choose another name. "
             f"`fmnist train --resume {folder}` goes on with a run that was cut off"
         )
+    atomic.remove_leftovers(folder)
     created = datetime.now(UTC)
     document = {"format_version": FORMAT_VERSION, "created": created.isoformat(), "config": config.to_json()}
     atomic.write_json(folder / "config.json", document)

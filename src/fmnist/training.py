@@ -63,7 +63,6 @@ def train(
     train_seconds = time.perf_counter() - started
 
     export.finish(run, dataset, train_seconds)
-    checkpoints.remove(run)
     return run
 
 
@@ -97,12 +96,11 @@ def resume(
     parts = data.split(dataset, run.config.seed, run.config.full)
     with locks.hold(run.folder):
         runs.unfinish(run)
-        # Checkpoints go when a run is finished; what it may still lack then is a whole export.
+        # A run that is trained has no checkpoints any more; what it lacks is a whole export.
         if checkpoints.exist(run) or not run.is_trained:
             fit(run, dataset, parts, callbacks)
 
     export.finish(run, dataset)
-    checkpoints.remove(run)
     return run
 
 
@@ -146,6 +144,8 @@ def fit(
         callbacks=[preparing, recording, *callbacks],
         verbose=0,
     )
+    # Weights and history are all that the export needs.
+    checkpoints.remove(run)
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
