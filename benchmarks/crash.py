@@ -12,7 +12,6 @@ on by some epochs from kill to kill. A run is lost if a command ends with an err
 
 import argparse
 import json
-import platform
 import random
 import secrets
 import subprocess
@@ -23,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fmnist import environment, idx, runs
-from fmnist.config import PRESETS
+from provenance import provenance
 
-from time_to_accuracy import commit  # isort: skip
+from fmnist import idx, runs
+from fmnist.config import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
 KILLED = -9
@@ -102,7 +101,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    measured_commit = commit()
+    made = provenance()
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     moments = random.Random(seed)
     chains: list[dict[str, Any]] = []
@@ -121,9 +120,11 @@ def main() -> None:
         def draw() -> float:
             return moments.uniform(0, whole_seconds if moments.random() < SHARE_OF_LATE_KILLS else early_seconds)
 
-        while (num_kills := sum(len(done["kills"]) for done in chains)) < arguments.kills:
+        num_kills = 0
+        while num_kills < arguments.kills and not any(done["error"] for done in chains):
             folder = Path(scratch) / f"run{len(chains) + 1}"
             done = chain(arguments, folder, draw, arguments.kills - num_kills)
+            num_kills += len(done["kills"])
             found = None if done["error"] else outcome(folder)
             chains.append(
                 {**done, "is_identical": found == expected, "outcome": found if found != expected else "same"}
@@ -142,10 +143,7 @@ def main() -> None:
         "weights_sha256": expected["weights_sha256"],
         "undisturbed_seconds": whole_seconds,
         "chains": chains,
-        "commit": measured_commit,
-        "versions": {"python": platform.python_version(), **environment.installed_versions()},
-        "processor": environment.processor_name(),
-        "threads": environment.num_processors(),
+        **made,
     }
     print(
         f"{arguments.preset}: {document['kills']} kills in {document['runs']} runs, {document['lost']} lost, "

@@ -32,8 +32,8 @@ class Checkpoint:
     """As `model.get_weights` gives them."""
     optimizer: dict[str, np.ndarray]
     """As `optimizers.get_state` gives it."""
-    losses: np.ndarray | None
-    """(n,) how hard each training image was found when the network was last asked; None if it never was."""
+    losses: np.ndarray
+    """(n,) how hard each training image was when it was last gone through."""
     history: runs.History
     """A row for each epoch that is over."""
 
@@ -86,7 +86,7 @@ def to_bytes(checkpoint: Checkpoint, config: Config) -> bytes:
     arrays = {
         **{f"weights/{name}": array for name, array in checkpoint.weights.items()},
         **{f"optimizer/{name}": array for name, array in checkpoint.optimizer.items()},
-        **({} if checkpoint.losses is None else {"losses": checkpoint.losses}),
+        "losses": checkpoint.losses,
     }
     metadata = {
         "sha256": NO_HASH,
@@ -128,7 +128,7 @@ def from_bytes(content: bytes, config: Config, path: Path) -> Checkpoint:
     def below(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-    return Checkpoint(below("weights/"), below("optimizer/"), arrays.get("losses"), json.loads(metadata["history"]))
+    return Checkpoint(below("weights/"), below("optimizer/"), arrays["losses"], json.loads(metadata["history"]))
 
 
 def _config_hash(config: Config) -> str:

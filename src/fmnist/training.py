@@ -270,7 +270,7 @@ class RecordRun(keras.callbacks.Callback):
         model.set_weights(network, checkpoint.weights, self.run.folder)
         network.optimizer.build(network.trainable_variables)
         optimizers.set_state(network.optimizer, checkpoint.optimizer)
-        self.preparing.losses = checkpoint.losses
+        self.preparing.losses[:] = checkpoint.losses
         self.history = checkpoint.history
         # The run may have been cut off between its checkpoint and these.
         publish(self.run, checkpoint)
