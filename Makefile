@@ -11,8 +11,8 @@ RUN := runs/fast
 .PHONY: run test check bench notebook figures lock clean
 
 run: .venv/.installed
-	test ! -e $(RUN) || test -e $(RUN)/manifest.json || mv $(RUN) $(RUN)-unfinished-$$(date +%Y%m%d-%H%M%S)
-	test -e $(RUN) || $(BIN)/fmnist train --preset fast --run $(RUN)
+	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
+	test -e $(RUN)/config.json || $(BIN)/fmnist train --preset fast --run $(RUN)
 	test -e $(RUN)/report.html || $(BIN)/fmnist evaluate $(RUN)
 	@echo "The report: $(CURDIR)/$(RUN)/report.html"
 

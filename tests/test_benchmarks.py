@@ -72,6 +72,19 @@ def test_inference(copied_run, small, tmp_path):
     assert document["processor"]
 
 
+def test_crash(small_folder, tmp_path):
+    command = [
+        sys.executable, BENCHMARKS / "crash.py", "--kills", "1", "--preset", "textbook", "--epochs", "2", "--seed", "1",
+        "--data", small_folder, "--out", tmp_path / "result.json", "--json",
+    ]  # fmt: skip
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document == json.loads((tmp_path / "result.json").read_text())
+    assert (document["kills"], document["lost"], document["all_identical"]) == (1, 0, True)
+    assert sum(len(chain["kills"]) for chain in document["chains"]) == 1
+
+
 def test_every_kept_result_names_its_commit_and_versions():
     results = list((BENCHMARKS / "results").glob("*.json"))
     assert results

@@ -12,9 +12,10 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics", "untrusted", "forms", "graph"},
+    {"errors", "config", "atomic", "locks", "environment", "idx", "sources", "data", "metrics"}
+    | {"untrusted", "forms", "graph"},
     {"augment", "runs", "layers", "optimizers"},
-    {"plots", "model"},
+    {"plots", "model", "checkpoints"},
     {"classifier"},
     {"export", "quantise", "report"},
     {"training", "evaluation", "explore", "live", "doctor"},
@@ -23,7 +24,7 @@ FLOORS = [
 WITHIN_A_FLOOR = {
     # ground floor: what they stand on, in this order
     "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
-    "data": {"errors", "idx", "sources"}, "untrusted": {"errors"}, "graph": {"errors"},
+    "data": {"errors", "idx", "sources"}, "locks": {"errors"}, "untrusted": {"errors"}, "graph": {"errors"},
     "forms": {"errors", "config", "sources", "data"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
@@ -110,6 +111,7 @@ def test_public_names():
         "evaluate",
         "load",
         "load_model",
+        "resume",
         "train",
     ]
     assert fmnist.__all__ == names

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fmnist.evaluation import evaluate
     from fmnist.live import LiveCurves
     from fmnist.model import load_model
-    from fmnist.training import train
+    from fmnist.training import resume, train
 
 _HOMES = {
     "Classifier": "fmnist.classifier",
@@ -26,6 +26,7 @@ _HOMES = {
     "LiveCurves": "fmnist.live",
     "load": "fmnist.data",
     "load_model": "fmnist.model",
+    "resume": "fmnist.training",
     "train": "fmnist.training",
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_model",
+    "resume",
     "train",
 ]
 

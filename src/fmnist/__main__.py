@@ -1,5 +1,22 @@
-"""`python -m fmnist`."""
+"""The command `fmnist`, and `python -m fmnist`."""
 
-from fmnist.cli import main
+import os
+import signal
+from types import FrameType
 
-main()
+
+def main() -> None:
+    """Run the command line, which takes a moment to load: until then Ctrl-C just ends the process."""
+    before = signal.signal(signal.SIGINT, _leave)
+    from fmnist import cli
+
+    signal.signal(signal.SIGINT, before)
+    cli.main()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

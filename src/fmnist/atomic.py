@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ def write(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is one that `write` began in a process that was killed."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}", path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a folder; nobody else may be writing there."""
+    for path in filter(is_leftover, list(folder.iterdir())):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:

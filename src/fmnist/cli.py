@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -45,6 +48,7 @@ class Terminal(Console):
 errors = Terminal(stderr=True)
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+DEFAULT_PRESET = "fast"
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
@@ -128,11 +132,21 @@ def explore(
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "fast",
+    preset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.", show_default=DEFAULT_PRESET)
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the preset's own.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides everything random.")] = 0,
-    full: Annotated[bool, typer.Option("--full", help="Train on all images, without a validation part.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Decides everything random.", show_default="0")
+    ] = None,
+    full: Annotated[
+        bool | None, typer.Option("--full", help="Train on all images, without a validation part.", show_default=False)
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="New folder for the run.", show_default="runs/PRESET-TIME")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was cut off, as its config.json says."),
+    ] = None,
     data: DataFolder = None,
     backend: Annotated[
         Literal["tensorflow", "jax"] | None,
@@ -145,10 +159,12 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network, with its curves redrawn after every epoch."""
-    if preset not in PRESETS:
+    if preset and preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
-    changes = {"epochs": epochs} if epochs else {}
-    config = Config.from_preset(preset, seed=seed, full=full, data=str(data) if data else None, **changes)
+    if resume and run:
+        raise typer.BadParameter("a run goes on in its own folder; leave --run out", param_hint="'--resume'")
+    settings = {"epochs": epochs, "seed": seed, "full": full, "data": str(data) if data else None}
+    given = {name: value for name, value in settings.items() if value is not None}
     if tensorboard and not find_spec("tensorboard"):
         raise FmnistError("--tensorboard needs the package tensorboard; `pip install tensorboard` brings it")
     if backend == "jax" and not find_spec("jax"):
@@ -156,39 +172,36 @@ def train(
     if backend:
         os.environ["KERAS_BACKEND"] = backend
     from fmnist import runs
-    from fmnist.data import load
+    from fmnist.data import load, load_from
 
-    dataset = load(config.data)
-    with quiet_stderr():
-        import keras
+    if resume:
+        begun = runs.open_run(resume)
+        config, folder = begun.config, begun.folder
+        refuse_other_settings(begun, {"preset": preset, **given} if preset else given)
+        if begun.is_complete:
+            out(as_json).print(f"{folder} is finished: nothing to do", soft_wrap=True)
+            give(as_json, trained(begun))
+            return
+    else:
+        config = Config.from_preset(preset or DEFAULT_PRESET, **given)
+        folder = run or runs.new_folder(config.preset)
+    with saying_how_to_go_on(folder):
+        dataset = load_from(config.data) if resume else load(config.data)
+        with quiet_stderr():
+            import keras
 
-        from fmnist import live, training
-    folder = run or runs.new_folder(preset)
-    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
-    errors.print(f"Training {preset} into {folder}", soft_wrap=True)
-    try:
+            from fmnist import live, training
+        start = partial(training.resume, folder) if resume else partial(training.train, config, folder=folder)
+        callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+        errors.print(f"{'Resuming' if resume else 'Training'} {config.preset} into {folder}", soft_wrap=True)
         with live.ProgressBar(errors) as bar:
-            finished = training.train(config, [bar, *callbacks], dataset=dataset, folder=folder)
-    except KeyboardInterrupt:
-        errors.print(interrupted(folder), soft_wrap=True)
-        raise
-    manifest, last = finished.manifest(), finished.history()[-1]
+            finished = start([bar, *callbacks], dataset=dataset)
+    document = trained(finished)
     console = out(as_json)
-    if last["val_accuracy"] is not None:
-        console.print(f"Validation accuracy {last['val_accuracy']:.2%} after {config.epochs} epochs")
-    console.print(f"Trained in {manifest['train_seconds']:.0f} s: {folder}", soft_wrap=True)
-    give(
-        as_json,
-        {
-            "run": str(folder),
-            "preset": preset,
-            "seed": seed,
-            "epochs": config.epochs,
-            "parameters": manifest["parameters"],
-            "train_seconds": manifest["train_seconds"],
-            "val_accuracy": last["val_accuracy"],
-        },
-    )
+    if document["val_accuracy"] is not None:
+        console.print(f"Validation accuracy {document['val_accuracy']:.2%} after {config.epochs} epochs")
+    console.print(f"Trained in {document['train_seconds']:.0f} s: {folder}", soft_wrap=True)
+    give(as_json, document)
 
 
 @app.command()
@@ -347,16 +360,74 @@ def find_run(folder: Path | None) -> "Run":
     return runs.open_run(folder) if folder else runs.newest_finished()
 
 
+def trained(run: "Run") -> dict[str, Any]:
+    """Sum up a finished run."""
+    manifest = run.manifest()
+    return {
+        "run": str(run.folder),
+        "preset": run.config.preset,
+        "seed": run.config.seed,
+        "epochs": run.config.epochs,
+        "parameters": manifest["parameters"],
+        "train_seconds": manifest["train_seconds"],
+        "val_accuracy": run.history()[-1]["val_accuracy"],
+    }
+
+
+def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
+    """Refuse flags that contradict a run that was begun without them."""
+    planned = run.config.to_json()
+    if "data" in given:
+        given = {**given, "data": str(Path(given["data"]).expanduser().absolute())}
+    for name, value in given.items():
+        if value == planned[name]:
+            continue
+        if name == "epochs":
+            raise FmnistError(
+                f"--epochs {value}, but {run.folder} is planned for {planned[name]}, which its learning rate follows; "
+                f"leave --epochs out, or train {value} epochs into a new folder"
+            )
+        raise FmnistError(
+            f"--{name} {value}, but {run.folder} was begun with {name} {planned[name]}, and goes on as it was begun; "
+            f"leave --{name} out"
+        )
+
+
+@contextmanager
+def saying_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Whatever ends the training in a folder, say what is there and how to go on; SIGTERM ends it as Ctrl-C does."""
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        errors.print(interrupted(folder), soft_wrap=True)
+        raise
+    except OSError as error:
+        if not (folder / "config.json").is_file():
+            raise
+        raise FmnistError(f"{one_line(error)}; `fmnist train --resume {folder}` goes on") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def interrupted(folder: Path) -> str:
     """Say what an interrupted run leaves, and what can be done with it."""
     from fmnist import runs
 
-    num_epochs = len(runs.open_run(folder).history()) if (folder / "history.csv").exists() else 0
+    try:
+        num_epochs = len(runs.open_run(folder).history())
+    except FmnistError:
+        return f"Interrupted before the run began: nothing in {folder} to go on with."
+    resume = f"`fmnist train --resume {folder}` goes on"
     if num_epochs == 0:
-        return f"Interrupted before the first epoch was over: {folder} holds no weights."
+        return f"Interrupted before the first epoch was over; {resume}."
     return (
-        f"Interrupted after {num_epochs} epochs. {folder} holds their weights, history and curves; "
-        f"`fmnist export {folder}` makes a model of them."
+        f"Interrupted after {num_epochs} epochs. {resume} to the result of one go; `fmnist export {folder}` makes a "
+        "model of what is there."
     )
 
 

@@ -9,6 +9,9 @@ from typing import Any
 PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
 NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
+COMPARED = ("python", "processor", "threads", "backend", "precision")
+"""What a result depends on besides the versions of `PACKAGES`."""
+
 
 def describe() -> dict[str, Any]:
     """Give versions, platform, processor and threads as plain values."""
@@ -19,6 +22,26 @@ def describe() -> dict[str, Any]:
         "processor": processor_name(),
         "threads": num_processors(),
     }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say what a result depends on and is no longer as it was, item by item; the name of the system is not counted.
+
+    Args:
+        before: what `environment.json` holds.
+        now: the same, of this process.
+    """
+
+    def items(description: dict[str, Any]) -> dict[str, Any]:
+        counted = {name: value for name, value in description.items() if name in COMPARED}
+        return counted | description["versions"]
+
+    old, new = items(before), items(now)
+    return [
+        f"{name} is {new.get(name, 'gone')} and was {old.get(name, 'not there')}"
+        for name in old | new
+        if old.get(name) != new.get(name)
+    ]
 
 
 def installed_versions() -> dict[str, str]:

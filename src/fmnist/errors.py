@@ -10,8 +10,9 @@ class FmnistError(Exception):
 
 
 OS_ERRORS = {
-    errno.ENOSPC: "no space left on the disk; free some and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.ENOSPC: "no space left on the disk; free some and try again",
+    errno.EDQUOT: "the disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file may not grow that large here; raise the limit (ulimit -f) or choose another disk",
     errno.EACCES: "permission denied; choose a folder of your own or change its permissions",
     errno.EPERM: "permission denied; choose a folder of your own or change its permissions",
     errno.EROFS: "the file system is read-only; choose a folder that can be written",
@@ -23,6 +24,9 @@ OS_ERRORS = {
 
 MAX_LINE = 4_000
 """Characters: messages quote what they are about, and that may be long."""
+
+NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors that are clear without the name of a file, which a failing write does not have."""
 
 
 def one_line(error: BaseException) -> str:
@@ -49,8 +53,9 @@ def printable(text: str) -> str:
 def _first_line(error: BaseException) -> str:
     if isinstance(error, FmnistError):
         return " ".join(str(error).splitlines())
-    if isinstance(error, OSError) and error.errno in OS_ERRORS and error.filename:
-        return " ".join(f"{error.filename}: {OS_ERRORS[error.errno]}".splitlines())
+    if isinstance(error, OSError) and error.errno in OS_ERRORS and (error.filename or error.errno in NAMELESS):
+        name = f"{error.filename}: " if error.filename else ""
+        return " ".join(f"{name}{OS_ERRORS[error.errno]}".splitlines())
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use a smaller batch or data set"
     lines = str(error).strip().splitlines()

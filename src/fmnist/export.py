@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import onnx
 
-from fmnist import atomic, data, idx, metrics, model, runs
+from fmnist import atomic, data, idx, locks, metrics, model, runs
 from fmnist.classifier import Classifier
 from fmnist.config import View
 from fmnist.errors import FmnistError
@@ -48,10 +48,16 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
         The manifest.
 
     Raises:
-        FmnistError: if the run has no weights, its data is not at hand, or the exported graph disagrees.
+        FmnistError: if the run has no weights, its data is not at hand, another process works on it, or the exported
+            graph disagrees.
     """
     if keras.backend.backend() != "tensorflow":
         return _finish_in_fresh_process(run, train_seconds)
+    with locks.hold(run.folder):
+        return _finish(run, dataset, train_seconds)
+
+
+def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | None) -> dict[str, Any]:
     environment = run.environment()
     dataset = dataset or run.load_data()
     parts = data.split(dataset, run.config.seed, run.config.full)

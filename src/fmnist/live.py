@@ -86,6 +86,9 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Name the epoch."""
+        # reset, not updated: the epochs that a resumed run has behind it say nothing of the time left
+        if epoch > 0 and not self.progress.tasks[0].completed:
+            self.progress.reset(self.task, completed=epoch * self.params["steps"])
         self.progress.update(self.task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:

@@ -255,7 +255,10 @@ def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
 
     path = run.weights_path
     if not os.path.lexists(path):
-        raise FmnistError(f"run {run.folder} has no weights: it stopped before its first epoch was over; train again")
+        raise FmnistError(
+            f"run {run.folder} has no weights: it stopped before its first epoch was over; "
+            f"`fmnist train --resume {run.folder}` goes on"
+        )
     content = untrusted.read(path, untrusted.MAX_MODEL_BYTES, "train again")
     if run.is_finished and idx.sha256(content) != run.manifest()["sha256"]["weights.safetensors"]:
         raise FmnistError(

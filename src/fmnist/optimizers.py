@@ -4,6 +4,9 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
+
+from fmnist.errors import FmnistError
 
 ops = keras.ops
 
@@ -71,6 +74,27 @@ class Muon(keras.optimizers.Optimizer):
         unbiased = mean / (1 - first**step)
         scale = ops.sqrt(square / (1 - second**step)) + TINY
         self.assign(variable, variable - rate * unbiased / scale)
+
+
+def get_state(optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Give the step count, the momenta and whatever else an optimizer keeps, by number and name."""
+    return {
+        f"{number}/{variable.name}": ops.convert_to_numpy(variable)
+        for number, variable in enumerate(optimizer.variables)
+    }
+
+
+def set_state(optimizer: keras.optimizers.Optimizer, state: dict[str, np.ndarray]) -> None:
+    """Put back what `get_state` gave of an optimizer built for the same variables.
+
+    Raises:
+        FmnistError: if it is of another kind of optimizer or of other variables.
+    """
+    expected = get_state(optimizer)
+    if {name: array.shape for name, array in expected.items()} != {name: array.shape for name, array in state.items()}:
+        raise FmnistError(f"the state does not fit the optimizer {optimizer.name}; train again")
+    for variable, array in zip(optimizer.variables, (state[name] for name in expected), strict=True):
+        variable.assign(array)
 
 
 def _is_kernel(variable: keras.Variable) -> bool:

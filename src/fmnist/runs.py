@@ -1,13 +1,14 @@
 """The run folder: what is in it, and how it is written and read back.
 
 `config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
-`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for. A run is finished when its manifest is
-there.
+`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for; checkpoints until it is trained. A run is
+finished when its manifest is there.
 """
 
 import csv
 import io
 import itertools
+import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from typing import Any
 from fmnist import atomic, data, environment, forms, idx, untrusted
 from fmnist.config import Config
 from fmnist.errors import FmnistError
+
+log = logging.getLogger("fmnist")
 
 FORMAT_VERSION = 1
 """Of the run folder and its manifest; it goes up when an older program could no longer read them rightly."""
@@ -64,6 +67,26 @@ class Run:
         """Whether the run has been trained and exported."""
         return (self.folder / "manifest.json").is_file()
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether all its epochs are over."""
+        return self.weights_path.exists() and len(self.history()) == self.config.epochs
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is finished, with all its epochs, and has the very files that its manifest names.
+
+        A cut-off run that was exported all the same lacks epochs; one whose second export was cut off has other files.
+        """
+        try:
+            manifest = self.manifest()
+        except FmnistError:
+            return False
+        return manifest["epochs_trained"] == self.config.epochs and all(
+            path.is_file() and manifest["sha256"].get(path.name) == idx.sha256(path.read_bytes())
+            for path in (self.weights_path, self.onnx_path)
+        )
+
     def environment(self) -> dict[str, Any]:
         """Read what the run was trained on: versions, processor, threads, precision, data.
 
@@ -83,11 +106,7 @@ class Run:
         a data set are read, and they are used only if their hashes are those that the run has on record.
         """
         dataset = data.load_from(self.config.data)
-        if dataset.sha256 != self.environment()["data_sha256"]:
-            raise FmnistError(
-                f"the data from {dataset.source} is not the data that {self.folder} was trained on (its SHA-256 "
-                "differs); put that back, or train again"
-            )
+        _refuse_other_data(self, dataset, self.environment()["data_sha256"])
         return dataset
 
     def history(self) -> History:
@@ -119,10 +138,10 @@ class Run:
         """
         if not self.is_finished:
             mend = (
-                f"`fmnist export {self.folder}` makes a model of the epochs that it has"
+                f"`fmnist export {self.folder}` makes a model of the epochs that it has, "
                 if self.weights_path.exists()
-                else "it stopped before its first epoch was over; train again"
-            )
+                else "it stopped before its first epoch was over; "
+            ) + f"`fmnist train --resume {self.folder}` goes on"
             raise FmnistError(f"run {self.folder} is not finished; {mend}")
         return read_manifest(self.folder)
 
@@ -154,7 +173,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     mend = f"remove it, and `fmnist export {folder}` writes it anew"
     manifest = untrusted.read_json(path, mend)
-    _check_version(path, manifest)
+    check_version(path, manifest)
     return forms.check(path, manifest, forms.MANIFEST, mend)
 
 
@@ -173,12 +192,23 @@ def create(config: Config, folder: Path | None = None) -> Run:
     """
     folder = folder or new_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise FmnistError(f"{folder} is not empty; expected a new folder for the run, so choose another name")
+    if not all(atomic.is_leftover(path) for path in folder.iterdir()):
+        raise FmnistError(
+            f"{folder} is not empty; expected a new folder for the run, so choose another name. "
+            f"`fmnist train --resume {folder}` goes on with a run that was cut off"
+        )
+    atomic.remove_leftovers(folder)
     created = datetime.now(UTC)
     document = {"format_version": FORMAT_VERSION, "created": created.isoformat(), "config": config.to_json()}
     atomic.write_json(folder / "config.json", document)
     return Run(folder, config, created)
+
+
+def unfinish(run: Run) -> None:
+    """Clear away what a run that goes on will write anew: manifest, evaluation, and what killed processes left."""
+    for name in ("manifest.json", "evaluation.json", "report.html"):
+        (run.folder / name).unlink(missing_ok=True)
+    atomic.remove_leftovers(run.folder)
 
 
 def new_folder(preset: str) -> Path:
@@ -201,9 +231,11 @@ def open_run(folder: str | Path) -> Run:
         raise FmnistError(f"{folder} is empty; expected the folder of a run, which `fmnist train` makes")
     path = folder / "config.json"
     if not os.path.lexists(path):
-        raise FmnistError(f"{folder} is not the folder of a run: it has no config.json")
+        raise FmnistError(
+            f"{folder} is not the folder of a run: it has no config.json; `fmnist train` makes one, in a new folder"
+        )
     document = untrusted.read_json(path, CUT_OFF)
-    _check_version(path, document)
+    check_version(path, document)
     try:
         created = datetime.fromisoformat(document["created"]).astimezone(UTC)
         return Run(folder, Config.from_json(document["config"]), created)
@@ -254,20 +286,41 @@ def write_history(run: Run, history: History) -> None:
     atomic.write(run.folder / "history.csv", text.getvalue().encode())
 
 
-def write_environment(run: Run, backend: str, precision: str, data_sha256: dict[str, str]) -> None:
-    """Record what the weights depend on besides the configuration."""
-    atomic.write_json(
-        run.folder / "environment.json",
-        {
-            **environment.describe(),
-            "backend": backend,
-            "precision": precision,
-            "data_sha256": data_sha256,
-        },
-    )
+def record_environment(run: Run, dataset: data.Dataset, backend: str, precision: str) -> None:
+    """Record what the weights depend on besides the configuration; if it was recorded before, say what has changed.
+
+    Where something has changed, what was recorded is kept in the same file, under `before`.
+
+    Raises:
+        FmnistError: if the run was begun on other data.
+    """
+    now = {**environment.describe(), "backend": backend, "precision": precision, "data_sha256": dataset.sha256}
+    path = run.folder / "environment.json"
+    if path.exists():
+        try:
+            before = run.environment()
+        except FmnistError as error:
+            log.warning("%s; it is written anew", error)
+        else:
+            _refuse_other_data(run, dataset, before["data_sha256"])
+            changes = environment.differences(before, now)
+            if not changes:
+                return
+            log.warning("training goes on, but the result may differ from that of one go: %s", "; ".join(changes))
+            now["before"] = before
+    atomic.write_json(path, now)
 
 
-def _check_version(path: Path, document: dict[str, Any]) -> None:
+def _refuse_other_data(run: Run, dataset: data.Dataset, expected: dict[str, str]) -> None:
+    if dataset.sha256 != expected:
+        raise FmnistError(
+            f"the data from {dataset.source} is not the data that {run.folder} was trained on (its SHA-256 "
+            "differs); put that back, or train again"
+        )
+
+
+def check_version(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what another version of fmnist wrote."""
     found = document.get("format_version")
     if type(found) is not int or found != FORMAT_VERSION:
         raise FmnistError(

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from safetensors.numpy import save
 
-from fmnist import atomic, augment, data, export, model, plots, runs
+from fmnist import atomic, augment, checkpoints, data, export, locks, model, optimizers, plots, runs
+from fmnist.checkpoints import Checkpoint
 from fmnist.config import Config
 from fmnist.errors import one_line
-from fmnist.optimizers import Muon
 
 log = logging.getLogger("fmnist")
 
@@ -36,7 +36,8 @@ def train(
 
     The order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number; the choice
     of its images, where the configuration wants the hardest, also from the losses that the epochs before it had.
-    After every epoch the run folder holds its weights, its row of `history.csv` and its `curves.png`.
+    After every epoch the run folder holds its weights, its row of `history.csv`, its `curves.png` and a checkpoint,
+    from which `resume` goes on if the run is cut off.
 
     Args:
         config: what to train, from `Config.from_preset`.
@@ -54,9 +55,69 @@ def train(
     dataset = dataset or data.load(config.data)
     started = time.perf_counter()
     parts = data.split(dataset, config.seed, config.full)
-    run = runs.create(replace(config, data=dataset.folder), Path(folder) if folder else None)
+    folder = Path(folder) if folder else runs.new_folder(config.preset)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.hold(folder):
+        run = runs.create(replace(config, data=dataset.folder), folder)
+        fit(run, dataset, parts, callbacks)
+    train_seconds = time.perf_counter() - started
+
+    export.finish(run, dataset, train_seconds)
+    return run
+
+
+def resume(
+    run: runs.Run | str | Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    dataset: data.Dataset | None = None,
+) -> runs.Run:
+    """Go on with a run that was cut off, whatever cut it off and when, to the end that it would have had.
+
+    It goes on after the last epoch that was over. On TensorFlow's CPU backend, the same machine, versions and number
+    of threads, weights and history end up the same to the bit; what has changed since is said in a warning.
+
+    Args:
+        run: the run, or its folder. If it is complete, nothing is done.
+        callbacks: as for `train`.
+        dataset: the run's data, if it is in memory already.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        FmnistError: if there is no such run, its data is not at hand or another process works on it.
+        KeyboardInterrupt: as it came.
+    """
+    run = run if isinstance(run, runs.Run) else runs.open_run(run)
+    if run.is_complete:
+        return run
+    dataset = dataset or data.load_from(run.config.data)
+    parts = data.split(dataset, run.config.seed, run.config.full)
+    with locks.hold(run.folder):
+        runs.unfinish(run)
+        # A run that is trained has no checkpoints any more; what it lacks is a whole export.
+        if checkpoints.exist(run) or not run.is_trained:
+            fit(run, dataset, parts, callbacks)
+
+    export.finish(run, dataset)
+    return run
+
+
+def fit(
+    run: runs.Run, dataset: data.Dataset, parts: data.Split, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> None:
+    """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
+
+    Args:
+        run: new or cut off, its folder held by this process.
+        dataset: what it trains on.
+        parts: the same, split by the run's seed.
+        callbacks: as for `train`.
+    """
+    config = run.config
     precision = model.choose_precision(config.precision)
-    runs.write_environment(run, keras.backend.backend(), precision, dataset.sha256)
+    runs.record_environment(run, dataset, keras.backend.backend(), precision)
 
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
@@ -73,18 +134,18 @@ def train(
             preparing.recorder,
         ],
     )
+    recording = RecordRun(run, preparing)
     network.fit(
         preparing.batches,
-        shuffle=False,  # the batches come in the order in which `PrepareEpoch` put the images
+        initial_epoch=recording.restore(network),
         epochs=config.epochs,
+        shuffle=False,  # the batches come in the order in which `PrepareEpoch` put the images
         validation_data=None if config.full else validation,
-        callbacks=[preparing, RecordRun(run), *callbacks],
+        callbacks=[preparing, recording, *callbacks],
         verbose=0,
     )
-    train_seconds = time.perf_counter() - started
-
-    export.finish(run, dataset, train_seconds)
-    return run
+    # Weights and history are all that the export needs.
+    checkpoints.remove(run)
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
@@ -92,7 +153,7 @@ def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate)
     rate = keras.optimizers.schedules.PolynomialDecay(config.learning_rate, num_steps, end_learning_rate=0.0)
-    return Muon(rate, config.momentum, config.adam_share)
+    return optimizers.Muon(rate, config.momentum, config.adam_share)
 
 
 class Batches(keras.utils.PyDataset):
@@ -184,28 +245,66 @@ class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
 
 
 class RecordRun(keras.callbacks.Callback):
-    """Leave each finished epoch in the run folder: weights, history, curves."""
+    """Leave each finished epoch in the run folder: a checkpoint, weights, history, curves."""
 
-    def __init__(self, run: runs.Run):
+    def __init__(self, run: runs.Run, preparing: PrepareEpoch):
         super().__init__()
-        self.run = run
+        self.run, self.preparing = run, preparing
         self.history: runs.History = []
         self.started = 0.0
+
+    def restore(self, network: keras.Sequential) -> int:
+        """Take up the run where its newest checkpoint left it.
+
+        Args:
+            network: compiled, with its initial weights.
+
+        Returns:
+            How many epochs are over.
+        """
+        checkpoint = checkpoints.newest(self.run)
+        if checkpoint is None:
+            if self.run.weights_path.exists():
+                log.warning("%s has no intact checkpoint: it starts from the beginning", self.run.folder)
+            return 0
+        model.set_weights(network, checkpoint.weights, self.run.folder)
+        network.optimizer.build(network.trainable_variables)
+        optimizers.set_state(network.optimizer, checkpoint.optimizer)
+        self.preparing.losses[:] = checkpoint.losses
+        self.history = checkpoint.history
+        # The run may have been cut off between its checkpoint and these.
+        publish(self.run, checkpoint)
+        return len(self.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the epoch's clock."""
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the files. A figure that fails is reported, and training goes on."""
+        """Write the files, the checkpoint first: the others can be made again from it."""
         more = {
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": round(time.perf_counter() - self.started, 3),
         }
         self.history.append(runs.history_row(epoch, {**(logs or {}), **more}))
-        atomic.write(self.run.weights_path, save(model.get_weights(self.model)))
-        runs.write_history(self.run, self.history)
-        try:
-            plots.save(plots.training_curves(self.history), self.run.folder / "curves.png")
-        except Exception as error:
-            log.warning("curves.png could not be drawn, training goes on: %s", one_line(error))
+        checkpoint = Checkpoint(
+            weights=model.get_weights(self.model),
+            optimizer=optimizers.get_state(self.model.optimizer),
+            losses=self.preparing.losses,
+            history=self.history,
+        )
+        checkpoints.write(self.run, checkpoint)
+        publish(self.run, checkpoint)
+
+
+def publish(run: runs.Run, checkpoint: Checkpoint) -> None:
+    """Write what others read of a checkpoint: weights, history and curves.
+
+    A figure that fails is reported, and training goes on.
+    """
+    atomic.write(run.weights_path, save(checkpoint.weights))
+    runs.write_history(run, checkpoint.history)
+    try:
+        plots.save(plots.training_curves(checkpoint.history), run.folder / "curves.png")
+    except Exception as error:
+        log.warning("curves.png could not be drawn, training goes on: %s", one_line(error))
