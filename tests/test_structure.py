@@ -12,8 +12,8 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics"},
-    {"augment", "runs", "layers", "optimizers"},
+    {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics", "acceptance"},
+    {"augment", "runs", "photo", "layers", "optimizers"},
     {"plots", "model"},
     {"classifier"},
     {"export", "report"},
