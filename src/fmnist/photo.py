@@ -30,6 +30,8 @@ PLAIN = 0.05
 """Largest difference from the corner's colour, as a share of the range, that counts as background: the paper's."""
 ELLIPSE = 0.8
 """Squared radius of the first guess, in half edges: larger than most garments, smaller than the picture."""
+SMOOTHING = 0.7
+"""Standard deviation in pixels of the result: LOG.md has what other strengths brought."""
 SMALLEST_GARMENT = 0.01
 """Share of the picture; less is a button or a stain."""
 LARGEST_GARMENT = 0.98
@@ -123,7 +125,7 @@ def convert(image: Image.Image) -> Conversion:
     elif _border(mask[1:-1, 1:-1]).mean() > MOST_OF_BORDER:  # GrabCut's own rim is never garment
         problem = TOUCHES_BORDER
     rows, columns = _box(mask)
-    pixels = render(colours[rows, columns], mask[rows, columns], sharpen=plain is not None)
+    pixels = render(colours[rows, columns], mask[rows, columns], is_product_shot=plain is not None)
     shown = image.convert("RGB")
     shown.thumbnail((SHOWN_EDGE, SHOWN_EDGE))
     crop = np.where(mask[..., None], colours, 255)[rows, columns]
@@ -136,13 +138,16 @@ def convert(image: Image.Image) -> Conversion:
     return Conversion(pixels, steps, problem)
 
 
-def render(colours: np.ndarray, mask: np.ndarray, sharpen: bool) -> np.ndarray:
+def render(colours: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.ndarray:
     """Make the data set's kind of image of a garment that has been cut out.
+
+    A product shot is sharpened, as the paper does. A photo has folds, shadows and prints that a studio has not: it
+    is smoothed, within the outline, which stays crisp.
 
     Args:
         colours: (height, width, 3) uint8, trimmed to the garment.
         mask: (height, width) bool, where it is.
-        sharpen: as the paper does. That suits product shots, and makes the folds of a photo too strong (LOG.md).
+        is_product_shot: whether it lay on a plain background.
 
     Returns:
         (28, 28) uint8: longest edge 28, an odd margin with its extra pixel left or above, negated, stretched to 255.
@@ -152,16 +157,20 @@ def render(colours: np.ndarray, mask: np.ndarray, sharpen: bool) -> np.ndarray:
     height, width = mask.shape
     scale = SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    cover = mask.astype(np.float32)
     negative = np.where(mask, 255 - cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), 0).astype(np.float32)
+    if not is_product_shot:
+        sigma = SMOOTHING / scale
+        weights = np.maximum(cv2.GaussianBlur(cover, (0, 0), sigma), 0.02)
+        negative = (cv2.GaussianBlur(negative, (0, 0), sigma) / weights).astype(np.float32)
     small = cv2.resize(negative, size, interpolation=cv2.INTER_AREA)
-    cover = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    if sharpen:
+    if is_product_shot:
         small = 2 * small - cv2.GaussianBlur(small, (3, 3), 1.0, borderType=cv2.BORDER_REPLICATE)
-    small = np.where(cover > 0.1, np.clip(small, 1, 255), 0)
+    is_garment = cv2.resize(cover, size, interpolation=cv2.INTER_AREA) > (0.1 if is_product_shot else 0.5)
     above, left = (SIZE - size[1] + 1) // 2, (SIZE - size[0] + 1) // 2
     image = np.zeros((SIZE, SIZE), np.float32)
-    image[above : above + size[1], left : left + size[0]] = small
-    return np.round(image * (255 / image.max())).astype(np.uint8)
+    image[above : above + size[1], left : left + size[0]] = np.where(is_garment, np.clip(small, 1, 255), 0)
+    return np.round(image * (255 / max(image.max(), 1))).astype(np.uint8)
 
 
 def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image:
