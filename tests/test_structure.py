@@ -12,9 +12,9 @@ import fmnist
 PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
-    {"errors", "config", "atomic", "locks", "environment", "idx", "sources", "data", "metrics"}
+    {"errors", "config", "atomic", "locks", "environment", "idx", "sources", "data", "metrics", "acceptance"}
     | {"untrusted", "forms", "graph"},
-    {"augment", "runs", "layers", "optimizers"},
+    {"augment", "runs", "photo", "layers", "optimizers"},
     {"plots", "model", "checkpoints"},
     {"classifier"},
     {"export", "quantise", "report"},

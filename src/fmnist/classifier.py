@@ -1,34 +1,43 @@
-"""Images in, answers out, through ONNX Runtime alone: the one way by which everything asks a trained model."""
+"""Images or photos in, answers out, through ONNX Runtime alone: the one way by which everything asks a model."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+from PIL import Image
 
-from fmnist import data, environment, graph, runs
+from fmnist import data, environment, graph, photo, runs
+from fmnist.acceptance import Acceptance, sureness
 from fmnist.errors import FmnistError, one_line
 
 BATCH_SIZE = 100
 """Images a call, each in every view: more are no faster on two cores and take more memory."""
 PROBABILITIES = ("probabilities", "probabilities_single_view")
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP")
+NUMBERS = {10: "ten"}
 
 
 class Classifier:
     """A trained model, ready to be asked."""
 
-    def __init__(self, onnx: bytes, class_names: Sequence[str], name: str = "model"):
+    def __init__(
+        self,
+        onnx: bytes,
+        class_names: Sequence[str],
+        name: str = "model",
+        acceptance: Acceptance | None = None,
+    ):
         """Open a complete graph.
 
         Args:
             onnx: the content of a `model.onnx`.
             class_names: one for each probability.
             name: what to call it in answers.
+            acceptance: tells what to accept; None accepts and refuses nothing.
         """
         self.class_names = tuple(class_names)
+        self.acceptance = acceptance
         self.name = name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = environment.num_processors()
@@ -65,7 +74,16 @@ class Classifier:
         """
         run = run if isinstance(run, runs.Run) else runs.open_run(run)
         content = run.read_onnx(runs.INT8_FILE if int8 else "model.onnx")
-        return cls(content, run.manifest()["class_names"], str(run.folder))
+        manifest = run.manifest()
+        try:
+            known = manifest.get("acceptance")
+            accepting = Acceptance.from_json(known) if known else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise FmnistError(
+                f"{run.folder / 'manifest.json'} is damaged (its acceptance: {error}); "
+                f"`fmnist export {run.folder}` writes it again"
+            ) from error
+        return cls(content, manifest["class_names"], str(run.folder), accepting)
 
     def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
         """Ask for images that are as in the data set.
@@ -111,31 +129,62 @@ class Classifier:
                 )
         return outputs
 
-    def classify(self, picture: str | Path | np.ndarray) -> dict[str, Any]:
-        """Ask for one picture.
+    def classify(self, source: Path | str | bytes | Image.Image | np.ndarray) -> dict[str, Any]:
+        """Ask for one picture: a photo of a garment, or an image that is as in the data set.
 
         Args:
-            picture: a file, or an array of shape (28, 28), uint8.
+            source: a file, its content, a picture from `photo.read`, or an array of shape (28, 28), uint8. What is
+                28x28 and grey is taken as it is; all else is converted by `photo.convert`.
 
         Returns:
-            `label` and `class` (name and index of the likeliest), its `probability`; `acceptance`, `accepted` and
-            `reason`, None as long as models have no threshold; `top`, all classes by falling probability, each
-            with `label`, `class` and `probability`.
+            What `answer` gives.
 
         Raises:
-            FmnistError: if it is no picture of 28x28 grey pixels.
+            FmnistError: if it cannot be read as a picture, or the array is of another form.
         """
-        image = picture if isinstance(picture, np.ndarray) else read_picture(Path(picture))
-        (probabilities,) = self.predict(image[np.newaxis])
+        if isinstance(source, np.ndarray):
+            data.check_images(source[np.newaxis])
+            return self.answer(photo.Conversion(source, {}, None))
+        if not isinstance(source, Image.Image):
+            source = photo.read(Path(source) if isinstance(source, str) else source)
+        return self.answer(photo.convert(source))
+
+    def answer(self, conversion: photo.Conversion) -> dict[str, Any]:
+        """Ask for a photo that has been converted.
+
+        Args:
+            conversion: from `photo.convert`.
+
+        Returns:
+            `label` and `class` (name and index of the likeliest) and its `probability`; `acceptance`, a score from 0
+            to 1, whether that is `accepted`, and the `reason` in words if it is not, all None for a model without
+            a threshold (`reason` also where nothing is wrong); `top`, all classes by falling probability, each
+            with `label`, `class` and `probability`.
+        """
+        outputs = self.outputs(conversion.pixels[np.newaxis])
+        probabilities = outputs["probabilities"]
         top = [
-            {
-                "label": self.class_names[index],
-                "class": int(index),
-                "probability": float(probabilities[index]),
-            }
-            for index in np.argsort(-probabilities, kind="stable")
+            {"label": self.class_names[index], "class": int(index), "probability": float(probabilities[0, index])}
+            for index in np.argsort(-probabilities[0], kind="stable")
         ]
-        return {**top[0], "acceptance": None, "accepted": None, "reason": None, "top": top}
+        verdict: dict[str, Any] = {"acceptance": None, "accepted": None, "reason": None}
+        if self.acceptance:
+            (score,) = self.acceptance.score(probabilities, outputs["features"])
+            if conversion.problem == photo.NOTHING_FOUND:
+                score = 0.0  # there is nothing that the answer could be about
+            verdict = {"acceptance": float(score), "accepted": bool(score >= self.acceptance.threshold), "reason": None}
+            if not verdict["accepted"]:
+                verdict["reason"] = conversion.problem or self._reason(outputs, top)
+        return {**top[0], **verdict, "top": top}
+
+    def _reason(self, outputs: dict[str, np.ndarray], top: list[dict[str, Any]]) -> str:
+        """Say in words which half of the score is the lower."""
+        assert self.acceptance
+        (likeness,) = self.acceptance.likeness(outputs["features"])
+        (sure,) = sureness(outputs["probabilities"])
+        if likeness < sure:
+            return f"not like any of the {NUMBERS.get(len(top), len(top))}"
+        return f"between {top[0]['label']} and {top[1]['label']}"
 
 
 def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
@@ -148,32 +197,3 @@ def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
         raise FmnistError(
             f"the graph of {name} gives {answers}; expected {', '.join(PROBABILITIES)} and features, float32 and flat"
         )
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Read a picture that is as in the data set: 28x28, grey, garment bright on black.
-
-    Returns:
-        (28, 28) uint8.
-
-    Raises:
-        FmnistError: if it cannot be read, or has another size or mode.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=PICTURE_FORMATS) as picture:
-            if (picture.mode, picture.size) != ("L", (28, 28)):
-                raise FmnistError(
-                    f"{path} is {picture.width}x{picture.height} pixels in mode {picture.mode}; expected 28x28 grey "
-                    "(mode L), the garment bright on black"
-                )
-            return np.asarray(picture)
-    except FileNotFoundError as error:
-        raise FmnistError(f"no picture {path}; check the name") from error
-    except IsADirectoryError as error:
-        raise FmnistError(f"{path} is a folder; name the pictures in it") from error
-    except UnidentifiedImageError as error:
-        raise FmnistError(f"{path} is no picture; expected {', '.join(PICTURE_FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FmnistError(f"{path} cannot be read as a picture ({error})") from error

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. The only module that prints or exits."""
 
+import io
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError, one_line, printable
 
 if TYPE_CHECKING:
+    from fmnist.classifier import Classifier
     from fmnist.runs import Run
 
 app = typer.Typer(
@@ -269,26 +271,34 @@ def evaluate(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Pictures of 28x28 grey pixels.")],
+    files: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
     model: Annotated[Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")] = None,
+    steps: Annotated[
+        Path | None, typer.Option("--steps", help="Folder for a picture of each conversion.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say what pictures show."""
+    """Say what garments photos show, and whether to believe it."""
     from fmnist.classifier import Classifier
 
     classifier = Classifier.load(find_run(model))
     errors.print(f"Model: {classifier.name}", soft_wrap=True)
     answers: list[dict[str, Any]] = []
-    for file in files:
+    for number, file in enumerate(pictures(files), start=1):
+        sheet = steps / f"{number:03}-{file.stem}.png" if steps else None
         try:
-            answers.append({"file": str(file), **classifier.classify(file)})
+            answers.append({"file": str(file), **look(file, classifier, sheet)})
         except FmnistError as error:
             answers.append({"file": str(file), "error": str(error)})
             complain(error)
-    rows = [[item["file"], item["label"], f"{item['probability']:.1%}"] for item in answers if "label" in item]
+    rows = [
+        [item["file"], item["label"], f"{item['probability']:.1%}", verdict(item)]
+        for item in answers
+        if "label" in item
+    ]
     if rows:
-        out(as_json).print(table(None, ["file", "answer", "probability"], rows))
+        out(as_json).print(table(None, ["file", "answer", "probability", "accepted"], rows))
     give(as_json, answers)
     if any("error" in item for item in answers):
         raise typer.Exit(1)
@@ -412,6 +422,38 @@ def saying_how_to_go_on(folder: Path) -> Iterator[None]:
         raise FmnistError(f"{one_line(error)}; `fmnist train --resume {folder}` goes on") from error
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def pictures(paths: list[Path]) -> list[Path]:
+    """Put in place of each folder the pictures in it, by name; files stay, whatever they are."""
+    from fmnist.photo import SUFFIXES
+
+    found: list[Path] = []
+    for path in paths:
+        inside = path.iterdir() if path.is_dir() else []
+        photos = sorted(item for item in inside if item.suffix.lower() in SUFFIXES and not item.is_dir())
+        found += photos or [path]  # a folder without any is named as an error later
+    return found
+
+
+def look(file: Path, classifier: "Classifier", sheet: Path | None) -> dict[str, Any]:
+    """Ask about one photo and, where a file is named for it, show how it was converted."""
+    from fmnist import atomic, photo
+
+    conversion = photo.convert(photo.read(file))
+    if sheet:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        photo.contact_sheet(conversion.steps).save(content, "PNG")
+        atomic.write(sheet, content.getvalue())
+    return classifier.answer(conversion)
+
+
+def verdict(answer: dict[str, Any]) -> str:
+    """Say whether an answer is accepted, or why not."""
+    if answer["accepted"] is None:
+        return "no threshold"
+    return "yes" if answer["accepted"] else f"not sure: {answer['reason']}"
 
 
 def interrupted(folder: Path) -> str:

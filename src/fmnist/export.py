@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 
 from fmnist import atomic, data, idx, locks, metrics, model, runs
+from fmnist.acceptance import Acceptance
 from fmnist.classifier import Classifier
 from fmnist.config import View
 from fmnist.errors import FmnistError
@@ -28,6 +30,8 @@ NUM_CHECKED = 1_000
 MAX_DIFFERENCE = 1e-4
 """Largest gap allowed between two probabilities: float32 sums in another order differ by some 1e-6."""
 BATCH_SIZE = 100
+NUM_FITTED = 10_000
+"""Training images by which the acceptance score learns where the classes lie: a thousand a class."""
 TINY = 1e-30
 """Keeps the logarithm finite where a probability has underflowed."""
 
@@ -82,7 +86,6 @@ def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | 
         "class_names": list(dataset.class_names),
         "views": [list(view) for view in run.config.views],
         **calibration,
-        "acceptance_threshold": None,
         "epochs_trained": len(history),
         "parameters": network.count_params(),
         "train_seconds": train_seconds or sum(row["seconds"] or 0 for row in history),
@@ -146,35 +149,62 @@ def _look(images: keras.KerasTensor, view: View) -> keras.KerasTensor:
 
 
 def _answers(graph: CompleteGraph, images: np.ndarray) -> np.ndarray:
-    batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
-    answers = [graph(batch, np.array(len(graph.views)))["probabilities"] for batch in batches]
-    return np.concatenate([ops.convert_to_numpy(probabilities) for probabilities in answers])
+    return _outputs(graph, images, len(graph.views))["probabilities"]
+
+
+def _outputs(graph: CompleteGraph, images: np.ndarray, num_views: int) -> dict[str, np.ndarray]:
+    starts = range(0, len(images), BATCH_SIZE)
+    batches = [graph(images[start : start + BATCH_SIZE], np.array(num_views)) for start in starts]
+    return {name: np.concatenate([ops.convert_to_numpy(batch[name]) for batch in batches]) for name in batches[0]}
 
 
 def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> dict[str, Any]:
-    """Fit the temperature on validation images; without any, take it from a run of the same settings on the split."""
+    """Fit temperature and acceptance on validation images; without any, take them from a run on the split.
+
+    Where the classes lie is learnt from training images in either case; the scale and the threshold are what
+    needs images that the network has not seen.
+    """
+    graph = CompleteGraph(network, run.config.views, temperature=1.0)
+    known = _outputs(graph, parts.train_images[:NUM_FITTED], num_views=1)["features"]
+    acceptance = Acceptance.fit(known, parts.train_labels[:NUM_FITTED])
     if len(parts.val_images):
-        graph = CompleteGraph(network, run.config.views, temperature=1.0)
-        log_probabilities = np.log(_answers(graph, parts.val_images) + TINY)
+        outputs = _outputs(graph, parts.val_images, len(graph.views))
+        log_probabilities = np.log(outputs["probabilities"] + TINY)
         temperature = metrics.temperature(log_probabilities, parts.val_labels)
+        acceptance = acceptance.calibrated(metrics.softmax(log_probabilities / temperature), outputs["features"])
         validation = {
             "num_images": len(parts.val_images),
             "accuracy": float((log_probabilities.argmax(axis=1) == parts.val_labels).mean()),
             "cross_entropy": metrics.cross_entropy(log_probabilities / temperature, parts.val_labels),
         }
-        return {"temperature": temperature, "calibrated_by": run.name, "validation": validation}
+        return _calibration(temperature, run.name, validation, acceptance)
     twin = _twin_on_split(run)
     if twin is None:
         log.warning(
-            "probabilities are not calibrated: a run on all training images takes its temperature from a finished "
-            "run of the same settings on the split, and %s has none; train one without --full, then "
+            "probabilities are not calibrated: a run on all training images takes its temperature and its threshold "
+            "from a finished run of the same settings on the split, and %s has none; train one without --full, then "
             "`fmnist export %s`",
             run.folder.absolute().parent,
             run.folder,
         )
-        return {"temperature": 1.0, "calibrated_by": None, "validation": None}
-    temperature = float(twin.manifest()["temperature"])
-    return {"temperature": temperature, "calibrated_by": twin.name, "validation": None}
+        return _calibration(1.0, None, None, None)
+    manifest = twin.manifest()
+    theirs = Acceptance.from_json(manifest["acceptance"])
+    acceptance = replace(acceptance, low=theirs.low, scale=theirs.scale, threshold=theirs.threshold)
+    return _calibration(float(manifest["temperature"]), twin.name, None, acceptance)
+
+
+def _calibration(
+    temperature: float, calibrated_by: str | None, validation: dict[str, Any] | None, acceptance: Acceptance | None
+) -> dict[str, Any]:
+    """Lay out what the manifest says of it."""
+    return {
+        "temperature": temperature,
+        "calibrated_by": calibrated_by,
+        "validation": validation,
+        "acceptance": acceptance.to_json() if acceptance else None,
+        "acceptance_threshold": acceptance.threshold if acceptance else None,
+    }
 
 
 def _twin_on_split(run: runs.Run) -> runs.Run | None:

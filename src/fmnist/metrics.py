@@ -128,3 +128,9 @@ def cross_entropy(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     from scipy.special import log_softmax
 
     return float(-log_softmax(log_probabilities, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Turn (n, classes) log-probabilities, up to a constant a row, into probabilities."""
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
