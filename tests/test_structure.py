@@ -13,7 +13,7 @@ PACKAGE = Path(fmnist.__file__).parent
 
 FLOORS = [
     {"errors", "config", "atomic", "environment", "idx", "sources", "data", "metrics"},
-    {"augment", "runs", "layers", "optimizers"},
+    {"augment", "runs", "layers", "optimizers", "photo"},
     {"plots", "model"},
     {"classifier"},
     {"export", "quantise", "report"},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from fmnist import data, environment, runs
+from fmnist import data, environment, photo, runs
 from fmnist.errors import FmnistError
 
 BATCH_SIZE = 100
@@ -107,6 +107,19 @@ class Classifier:
             FmnistError: if it is no picture of 28x28 grey pixels.
         """
         image = picture if isinstance(picture, np.ndarray) else read_picture(Path(picture))
+        return self._answer(image)
+
+    def answer(self, conversion: photo.Conversion) -> dict[str, Any]:
+        """Ask for a converted photo, as `classify` does."""
+        answer = self._answer(conversion.pixels)
+        acceptance = 0.0 if conversion.problem else answer["probability"]
+        accepted = acceptance >= 0.6
+        reason = (
+            None if accepted else conversion.problem or f"between {answer['label']} and {answer['top'][1]['label']}"
+        )
+        return {**answer, "acceptance": acceptance, "accepted": accepted, "reason": reason, "top": answer["top"]}
+
+    def _answer(self, image: np.ndarray) -> dict[str, Any]:
         (probabilities,) = self.predict(image[np.newaxis])
         top = [
             {
