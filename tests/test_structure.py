@@ -16,8 +16,8 @@ FLOORS = [
     {"augment", "runs", "layers", "optimizers", "photo"},
     {"plots", "model"},
     {"classifier"},
-    {"export", "quantise", "report"},
-    {"training", "evaluation", "explore", "live"},
+    {"export", "quantise", "report", "protocol", "gate"},
+    {"training", "evaluation", "explore", "live", "server"},
     {"cli", "__main__"},
 ]
 WITHIN_A_FLOOR = {
@@ -26,7 +26,7 @@ WITHIN_A_FLOOR = {
     "data": {"errors", "idx", "sources"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
-HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx"}
+HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx", "fastapi", "uvicorn"}
 
 
 def imports_of(module: str, top_level_only: bool = False) -> set[str]:
