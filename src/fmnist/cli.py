@@ -328,7 +328,7 @@ def demo(
         out(as_json).print(f"{url} is the page, {url}/docs its REST interface; Ctrl-C ends it", soft_wrap=True)
         give(as_json, {"url": url, "model": classifier.name})
         sys.stdout.flush()
-        server.serve(application, listener, debug)
+        server.prepare(application, debug).run(sockets=[listener])
 
 
 def find_run(folder: Path | None) -> "Run":

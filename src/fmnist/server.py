@@ -8,6 +8,7 @@ import asyncio
 import base64
 import dataclasses
 import io
+import os
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -195,22 +196,22 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise FmnistError(
-            f"port {port} of {ADDRESS} cannot be opened ({error.strerror}); choose another with --port, or 0 for any "
-            "that is free"
+            f"port {port} of {ADDRESS} cannot be opened ({reason}); choose another with --port, or 0 for any that is "
+            "free"
         ) from error
 
 
-def serve(app: FastAPI, listener: socket.socket, debug: bool = False) -> None:
-    """Answer until interrupted.
+def prepare(app: FastAPI, debug: bool = False) -> uvicorn.Server:
+    """Put an application into a server; its `run(sockets=[...])` answers until Ctrl-C.
 
     Args:
         app: what `create_app` gave.
-        listener: what `listen` gave.
         debug: print the traceback of an internal error.
 
-    Raises:
-        KeyboardInterrupt: at Ctrl-C, when what was begun is answered or `SHUTDOWN_SECONDS` are over.
+    Returns:
+        The server. At Ctrl-C it lets what was begun end, for `SHUTDOWN_SECONDS` at most.
     """
     config = uvicorn.Config(
         app,
@@ -225,4 +226,4 @@ def serve(app: FastAPI, listener: socket.socket, debug: bool = False) -> None:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
