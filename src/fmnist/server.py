@@ -43,8 +43,6 @@ from fmnist.protocol import (
 )
 from fmnist.runs import Run
 
-STEP_SIZE = 480
-"""Longest side, in pixels, of a picture in an answer."""
 SHUTDOWN_SECONDS = 2
 
 
@@ -147,11 +145,9 @@ def look(classifier: Classifier, content: bytes, steps: bool) -> dict[str, Any]:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """Write a picture, made smaller if it is large, as a PNG in a data URI."""
-    smaller = picture.convert("RGB")
-    smaller.thumbnail((STEP_SIZE, STEP_SIZE))
+    """Write a picture as a PNG in a data URI."""
     file = io.BytesIO()
-    smaller.save(file, "PNG")
+    picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
