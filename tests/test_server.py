@@ -306,7 +306,7 @@ def test_a_content_length_alone_can_be_too_large(port):
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_slow_sender_is_given_up(small_run):
+def test_a_slow_sender_is_given_up():
     with serving(Patient(), {}, limits=Limits(body_seconds=0.3)) as port:
         started = time.monotonic()
         with begin(port) as connection:
@@ -335,10 +335,17 @@ def test_no_more_is_begun_than_there_are_places():
             assert headers["Retry-After"] == "1"
             assert document == {"error": "busy with other pictures; try again"}
             assert ask(port)[0] == 200
-        # The sender of half a picture has gone, so its place is free again.
         patient.go_on.set()
-        eventually(lambda: classify(port, PICTURE)[0] == 200)
         assert [answer.result()[0] for answer in waiting] == [200, 200]
+
+
+def test_who_goes_away_leaves_a_place():
+    patient = Patient()
+    patient.go_on.set()
+    with serving(patient, {}, limits=Limits(places=1)) as port:
+        with begin(port):
+            eventually(lambda: classify(port, PICTURE)[0] == 503)
+        eventually(lambda: classify(port, PICTURE)[0] == 200)
 
 
 def test_slow_work_is_answered_and_keeps_its_place():
