@@ -29,6 +29,7 @@ bench: .venv/.installed-dev run
 	$(BIN)/fmnist export $(RUN)
 	$(BIN)/fmnist export $(RUN) --int8
 	$(BIN)/python benchmarks/inference.py --run $(RUN)
+	$(BIN)/python benchmarks/serving.py --clients 50 --seconds 60 --run $(RUN)
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --seeds 10
 
 notebook: .venv/.installed-dev

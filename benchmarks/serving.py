@@ -9,7 +9,6 @@ import argparse
 import http.client
 import io
 import json
-import platform
 import subprocess
 import sys
 import threading
@@ -17,15 +16,15 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from provenance import provenance
 
 import fmnist
-from fmnist import environment, photo, runs
+from fmnist import photo, runs
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -110,13 +109,6 @@ def memory_mb(process: int, name: str = "VmRSS") -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1_000
 
 
-def commit() -> str:
-    """Name the commit that is measured, with a mark if the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def measure(run: runs.Run, answers: dict[bytes, dict[str, Any]], num_clients: int, seconds: float) -> dict[str, Any]:
     """Start the server, load it, and sum up what the clients and the memory did."""
     command = [sys.executable, "-m", "fmnist", "demo", "--model", str(run.folder), "--port", "0", "--json"]
@@ -164,13 +156,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--photos", type=Path, help="folder with pictures; without it some are made up")
-    parser.add_argument("--model", type=Path, help="folder of a finished run; the newest by default")
+    parser.add_argument("--run", type=Path, help="folder of a finished run; the newest by default")
     parser.add_argument("--out", type=Path, default=RESULTS / "serving.json")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    measured_commit = commit()
-    run = runs.open_run(arguments.model) if arguments.model else runs.newest_finished()
+    made_by = provenance()
+    run = runs.open_run(arguments.run) if arguments.run else runs.newest_finished()
     answers = expected_answers(fmnist.Classifier.load(run), find_pictures(arguments.photos))
     if not answers:
         parser.error(f"no picture in {arguments.photos} that can be used")
@@ -181,14 +173,7 @@ def main() -> None:
         **result,
         "made_up_pictures": arguments.photos is None,
         "model_sha256": run.manifest()["sha256"]["model.onnx"],
-        "commit": measured_commit,
-        "versions": {
-            "python": platform.python_version(),
-            **environment.installed_versions(),
-            **{package: version(package) for package in ("fastapi", "uvicorn", "pillow")},
-        },
-        "processor": environment.processor_name(),
-        "threads": environment.num_processors(),
+        **made_by,
     }
     memory = result["memory_mb"]
     print(f"{arguments.clients} clients for {arguments.seconds:g} s: {'good' if is_good else 'NOT GOOD'}")

@@ -82,7 +82,7 @@ def test_every_kept_result_names_its_commit_and_versions():
 
 def test_serving(small_run, tmp_path):
     command = [
-        sys.executable, BENCHMARKS / "serving.py", "--clients", "20", "--seconds", "3", "--model", small_run.folder,
+        sys.executable, BENCHMARKS / "serving.py", "--clients", "20", "--seconds", "3", "--run", small_run.folder,
         "--out", tmp_path / "result.json", "--json",
     ]  # fmt: skip
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)

@@ -461,7 +461,7 @@ def test_the_command_serves_leaves_nothing_and_ends_with_ctrl_c(small_run, tmp_p
         assert classify(port, b"nothing")[0] == 400
         with begin(port):  # who sends slowly does not keep it from ending
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=12)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "Ctrl-C ends it" in err
