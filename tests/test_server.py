@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,9 +161,10 @@ def test_samples_are_looked_for_but_never_fetched(small_run, small, monkeypatch,
 
 
 def bomb():
-    """A PNG of 50,000 x 50,000 pixels by its header, in a few hundred bytes."""
+    """A PNG of 50,000 x 50,000 pixels by its header, check sum and all, in less than a hundred bytes."""
     content = bytearray(encode(Image.new("L", (1, 1))))
     content[16:24] = (50_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     return bytes(content)
 
 

@@ -137,7 +137,7 @@ def look(classifier: Classifier, content: bytes, steps: bool) -> dict[str, Any]:
     Raises:
         FmnistError: if it is no picture that can be used.
     """
-    conversion = photo.convert(photo.read(content))
+    conversion = photo.convert(photo.read(content, "what was sent"))
     answer = classifier.answer(conversion)
     if steps:
         answer["steps"] = {name: data_uri(picture) for name, picture in conversion.steps.items()}
