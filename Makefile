@@ -29,6 +29,7 @@ bench: .venv/.installed-dev run
 	$(BIN)/fmnist export $(RUN)
 	$(BIN)/fmnist export $(RUN) --int8
 	$(BIN)/python benchmarks/inference.py --run $(RUN)
+	$(BIN)/python benchmarks/serving.py --clients 50 --seconds 60 --run $(RUN)
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset fast --seeds 10
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset tiny --seeds 5 --int8 --out benchmarks/results/tiny.json
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset best --seeds 3 --out benchmarks/results/best.json

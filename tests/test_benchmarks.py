@@ -93,3 +93,19 @@ def test_every_kept_result_names_its_commit_and_versions():
         assert document["commit"] != "unknown", path
         assert document["versions"]["keras"], path
         assert document["processor"], path
+
+
+def test_serving(small_run, tmp_path):
+    command = [
+        sys.executable, BENCHMARKS / "serving.py", "--clients", "20", "--seconds", "3", "--run", small_run.folder,
+        "--out", tmp_path / "result.json", "--json",
+    ]  # fmt: skip
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document == json.loads((tmp_path / "result.json").read_text())
+    assert set(document["answers"]) <= {"200", "503"}
+    assert document["answers"]["200"] > 20
+    assert (document["wrong"], document["failures"], document["pictures"]) == (0, 0, 20)
+    assert document["latency_ms_p50"] <= document["latency_ms_p95"]
+    assert 50 < document["memory_mb"]["end"] <= document["memory_mb_peak"]

@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch, small_run):
 def test_help_names_every_command(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for command in ("data", "explore", "train", "evaluate", "predict", "export", "doctor"):
+    for command in ("data", "explore", "train", "evaluate", "predict", "export", "demo", "doctor"):
         assert command in out
 
 
@@ -203,6 +203,8 @@ USAGE_ERRORS = [
     ("train", "--colour", "red"),
     ("predict",),
     ("export",),
+    ("demo", "--port", "65536"),
+    ("demo", "--port", "-1"),
     ("fly",),
 ]
 
@@ -222,6 +224,7 @@ ERRORS = {
     "a run that is a file": (("evaluate", "boot.png"), "no run folder boot.png"),
     "a folder that is no run": (("evaluate", "runs"), "not the folder of a run"),
     "a model that is none": (("predict", "boot.png", "--model", "none"), "no run folder none"),
+    "a model that is none, for the demo": (("demo", "--model", "none"), "no run folder none"),
     "a folder in use": (("train", "--run", "runs"), "runs is not empty"),
     "figures where a file is": (("explore", "--out", "boot.png"), "boot.png: is a file, where a folder was expected"),
     "a run where a file is": (("train", "--run", "boot.png"), "boot.png: is a file, where a folder was expected"),

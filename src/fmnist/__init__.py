@@ -4,6 +4,7 @@ Every public name is here. They are loaded when first used, so that `import fmni
 Keras never imports it.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from fmnist.live import LiveCurves
     from fmnist.model import load_model
     from fmnist.training import resume, train
+
+# ONNX Runtime's official builds report each session to their maker, on Linux since 2026. They read this when they are
+# imported, so it stands before all else. Who wants to report sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Classifier": "fmnist.classifier",

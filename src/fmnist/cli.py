@@ -363,6 +363,31 @@ def doctor_command(as_json: AsJson = False, debug: Debug = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def demo(
+    model: Annotated[Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Ask for pictures in a browser, and by REST, on this machine alone."""
+    if not all(find_spec(name) for name in ("fastapi", "uvicorn", "fastapi_offline")):
+        raise FmnistError("fmnist demo needs FastAPI and uvicorn; `pip install 'fmnist[demo]'` brings them")
+    from fmnist import server
+    from fmnist.classifier import Classifier
+
+    run = find_run(model)
+    classifier = Classifier.load(run)
+    application = server.create_app(classifier, run.manifest(), server.find_samples(run))
+    with server.listen(port) as listener:
+        url = f"http://{server.ADDRESS}:{listener.getsockname()[1]}"
+        errors.print(f"Model: {classifier.name}", soft_wrap=True)
+        out(as_json).print(f"{url} is the page, {url}/docs its REST interface; Ctrl-C ends it", soft_wrap=True)
+        give(as_json, {"url": url, "model": classifier.name})
+        sys.stdout.flush()
+        server.prepare(application, debug).run(sockets=[listener])
+
+
 def find_run(folder: Path | None) -> "Run":
     """Open the run that was named, or the newest finished one."""
     from fmnist import runs
