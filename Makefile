@@ -2,13 +2,13 @@
 # make test   the whole suite, formatting and types included
 # make check  formatting, lint and types alone
 # make bench  the measurements behind the README
-# make notebook / figures / lock  rebuild what is generated and committed
+# make notebook / figures / box / lock  rebuild what is generated and committed
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/fast
 
-.PHONY: run test check bench notebook figures lock clean
+.PHONY: run test check bench notebook figures box lock clean
 
 run: .venv/.installed
 	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
@@ -36,6 +36,9 @@ bench: .venv/.installed-dev run
 
 notebook: .venv/.installed-dev
 	$(BIN)/python notebooks/build.py
+
+box: .venv/.installed
+	$(BIN)/python box/build.py
 
 figures: .venv/.installed
 	$(BIN)/python docs/build.py $(RUN)

@@ -16,6 +16,7 @@ BATCH_SIZE = 100
 """Images a call, each in every view: more are no faster on two cores and take more memory."""
 PROBABILITIES = ("probabilities", "probabilities_single_view")
 NUMBERS = {10: "ten"}
+PACKAGED = "the one that comes with fmnist"
 
 
 class Classifier:
@@ -62,16 +63,18 @@ class Classifier:
             )
 
     @classmethod
-    def load(cls, run: runs.Run | str | Path, *, int8: bool = False) -> "Classifier":
+    def load(cls, run: runs.Run | str | Path | None = None, *, int8: bool = False) -> "Classifier":
         """Open the model of a finished run.
 
         Args:
-            run: the run, or its folder.
+            run: the run, or its folder; None takes the small model that comes with the package.
             int8: take the quantised graph, smaller and quicker, that `fmnist export --int8` has made.
 
         Raises:
             FmnistError: if it is missing, not finished, of another format version, or not what its manifest says.
         """
+        if run is None:
+            run, int8 = runs.packaged(), True
         run = run if isinstance(run, runs.Run) else runs.open_run(run)
         content = run.read_onnx(runs.INT8_FILE if int8 else "model.onnx")
         manifest = run.manifest()
@@ -83,7 +86,8 @@ class Classifier:
                 f"{run.folder / 'manifest.json'} is damaged (its acceptance: {error}); "
                 f"`fmnist export {run.folder}` writes it again"
             ) from error
-        return cls(content, manifest["class_names"], str(run.folder), accepting)
+        name = PACKAGED if run.folder == runs.PACKAGED_FOLDER else str(run.folder)
+        return cls(content, manifest["class_names"], name, accepting)
 
     def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
         """Ask for images that are as in the data set.

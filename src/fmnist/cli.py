@@ -54,6 +54,10 @@ DEFAULT_PRESET = "fast"
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a finished run.", show_default="the newest, or else what comes with fmnist"),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Folder with a data set of the same format.", show_default=False)
@@ -272,7 +276,7 @@ def evaluate(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")] = None,
+    model: ModelFolder = None,
     steps: Annotated[
         Path | None, typer.Option("--steps", help="Folder for a picture of each conversion.", show_default=False)
     ] = None,
@@ -282,7 +286,7 @@ def predict(
     """Say what garments photos show, and whether to believe it."""
     from fmnist.classifier import Classifier
 
-    classifier = Classifier.load(find_run(model))
+    classifier = Classifier.load(find_model(model))
     errors.print(f"Model: {classifier.name}", soft_wrap=True)
     answers: list[dict[str, Any]] = []
     for number, file in enumerate(pictures(files), start=1):
@@ -365,7 +369,7 @@ def doctor_command(as_json: AsJson = False, debug: Debug = False) -> None:
 
 @app.command()
 def demo(
-    model: Annotated[Path | None, typer.Option(help="Folder of a finished run.", show_default="the newest")] = None,
+    model: ModelFolder = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -373,11 +377,12 @@ def demo(
     """Ask for pictures in a browser, and by REST, on this machine alone."""
     if not all(find_spec(name) for name in ("fastapi", "uvicorn", "fastapi_offline")):
         raise FmnistError("fmnist demo needs FastAPI and uvicorn; `pip install 'fmnist[demo]'` brings them")
-    from fmnist import server
+    from fmnist import runs, server
     from fmnist.classifier import Classifier
 
-    run = find_run(model)
-    classifier = Classifier.load(run)
+    chosen = find_model(model)
+    classifier = Classifier.load(chosen)
+    run = chosen or runs.packaged()
     application = server.create_app(classifier, run.manifest(), server.find_samples(run))
     with server.listen(port) as listener:
         url = f"http://{server.ADDRESS}:{listener.getsockname()[1]}"
@@ -393,6 +398,18 @@ def find_run(folder: Path | None) -> "Run":
     from fmnist import runs
 
     return runs.open_run(folder) if folder else runs.newest_finished()
+
+
+def find_model(folder: Path | None) -> "Run | None":
+    """Open the run that was named, or the newest finished one; None, where there is none, is what comes with fmnist."""
+    from fmnist import runs
+
+    try:
+        return find_run(folder)
+    except FmnistError:
+        if folder or runs.finished_runs(runs.RUNS_FOLDER):
+            raise
+        return None
 
 
 def trained(run: "Run") -> dict[str, Any]:

@@ -25,6 +25,8 @@ FORMAT_VERSION = 1
 """Of the run folder and its manifest; it goes up when an older program could no longer read them rightly."""
 
 RUNS_FOLDER = Path("runs")
+PACKAGED_FOLDER = Path(__file__).with_name("box")
+"""The run that comes with the package, of which only the int8 graph is kept; `make box` makes it again."""
 INT8_FILE = "model-int8.onnx"
 """The complete graph again, quantised; a run has it only if somebody asked for it."""
 HISTORY_COLUMNS = (
@@ -254,6 +256,11 @@ def newest_finished(runs_folder: Path | None = None) -> Run:
     if not finished:
         raise FmnistError(f"no finished run in {runs_folder.absolute()}; `fmnist train` makes one")
     return finished[-1]
+
+
+def packaged() -> Run:
+    """Open the run that comes with the package; it has no `model.onnx`, only `INT8_FILE`."""
+    return open_run(PACKAGED_FOLDER)
 
 
 def finished_runs(runs_folder: Path) -> list[Run]:
