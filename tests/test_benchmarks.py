@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
+
+import fmnist
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -83,6 +86,62 @@ def test_crash(small_folder, tmp_path):
     assert document == json.loads((tmp_path / "result.json").read_text())
     assert (document["kills"], document["lost"], document["all_identical"]) == (1, 0, True)
     assert sum(len(chain["kills"]) for chain in document["chains"]) == 1
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten dark rectangles on a light ground, called trousers, and four circles, called hats."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = ["file,category,accepted_classes"]
+    for number in range(14):
+        picture = Image.new("RGB", (90, 120), (230, 220, 200 + number))
+        draw = ImageDraw.Draw(picture)
+        shape, category, accepted = (draw.rectangle, "pants", "1 3") if number < 10 else (draw.ellipse, "hat", "")
+        shape((30, 10, 60, 110), fill=(20, 30, 40 + number))
+        picture.save(folder / f"{number:03}.png")
+        lines.append(f"{number:03}.png,{category},{accepted}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+def run_photos(*arguments):
+    command = [sys.executable, BENCHMARKS / "photos.py", *arguments]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+
+
+def test_photos(small_run, photos, tmp_path):
+    done = run_photos(photos, "--model", small_run.folder, "--out", tmp_path / "result.json", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document == json.loads((tmp_path / "result.json").read_text())
+    assert (document["num_photos"], document["num_in_scope"], document["clean"]) == (14, 10, "test")
+    answers = [fmnist.Classifier.load(small_run).classify(photos / f"{number:03}.png") for number in range(14)]
+    right = [answer["class"] in (1, 3) for answer in answers[:10]]
+    assert document["macro_accuracy"] == document["accuracy"] == pytest.approx(sum(right) / 10)
+    inside, outside = ([answer["acceptance"] for answer in part] for part in (answers[:10], answers[10:]))
+    pairs = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
+    assert document["out_of_scope_auroc"] == pytest.approx(sum(pairs) / len(pairs))
+    assert document["coverage"] == pytest.approx(sum(answer["accepted"] for answer in answers[:10]) / 10)
+    for name in ("clean_accepted", "digits_auroc", "noise_auroc", "negatives_auroc", "ece"):
+        assert 0 <= document[name] <= 1
+
+
+def test_choosing_reads_no_test_image(small_run, photos):
+    document = json.loads(
+        run_photos(photos, "--model", small_run.folder, "--part", "choose", "--json").stdout.splitlines()[-1]
+    )
+    assert document["clean"] == "validation"
+    done = run_photos(photos, "--model", small_run.folder, "--part", "final")
+    assert done.returncode == 1  # 14 photos are fewer than the 500 to choose by
+    assert "has no photos in its part final" in done.stderr
+
+
+def test_a_folder_without_labels_is_one_line(small_run, tmp_path):
+    done = run_photos(tmp_path, "--model", small_run.folder)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "labels.csv is missing" in done.stderr
 
 
 def test_every_kept_result_names_its_commit_and_versions():

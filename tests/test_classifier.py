@@ -1,5 +1,6 @@
 """The shipped graph: complete, equal to Keras, and asked through ONNX Runtime alone."""
 
+import dataclasses
 import json
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import fmnist
-from fmnist import data, export, idx, model, runs
+from fmnist import data, export, idx, model, photo, runs
 from fmnist.errors import FmnistError
 
 
@@ -137,7 +138,8 @@ def test_one_picture_as_file_and_as_array(classifier, small, tmp_path):
     assert answer == classifier.classify(small.test_images[0])
     assert list(answer) == ["label", "class", "probability", "acceptance", "accepted", "reason", "top"]
     assert answer["label"] == data.CLASS_NAMES[answer["class"]]
-    assert answer["acceptance"] is answer["accepted"] is answer["reason"] is None
+    assert 0 <= answer["acceptance"] <= 1
+    assert answer["accepted"] == (answer["reason"] is None)
     probabilities = [item["probability"] for item in answer["top"]]
     assert len(probabilities) == 10
     assert probabilities == sorted(probabilities, reverse=True)
@@ -161,12 +163,10 @@ def content(value):
 
 
 BAD_PICTURES = {
-    "a colour photo": (picture("RGB", (640, 480), "jpg"), "640x480 pixels in mode RGB; expected 28x28 grey"),
-    "another size": (picture("L", (32, 32)), "32x32"),
-    "a colour mode": (picture("RGBA", (28, 28)), "mode RGBA"),
+    "too small": (picture("L", (20, 32)), "20x32 pixels; expected at least 28 each way"),
     "another format": (picture("L", (28, 28), "gif"), "is no picture"),
     "text": (content(b"hello"), "is no picture"),
-    "nothing": (content(b""), "is no picture"),
+    "nothing": (content(b""), "is empty"),
     "a truncated picture": (content(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "no picture|cannot be read"),
     "no file": (lambda path: path, "no picture .*; check the name"),
     "a folder": (lambda path: path.parent, "is a folder"),
@@ -181,6 +181,64 @@ def test_a_bad_picture_is_named_in_one_line(classifier, tmp_path, case):
         classifier.classify(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_file_bytes_picture_and_conversion_get_the_same_answer(classifier, tmp_path):
+    scene = Image.new("RGB", (300, 400), (200, 180, 160))
+    scene.paste((30, 30, 80), (100, 50, 200, 350))
+    scene.save(tmp_path / "scene.png")
+    answer = classifier.classify(tmp_path / "scene.png")
+    assert answer == classifier.classify(str(tmp_path / "scene.png"))
+    assert answer == classifier.classify((tmp_path / "scene.png").read_bytes())
+    assert answer == classifier.classify(scene)
+    assert answer == classifier.answer(photo.convert(scene))
+
+
+@pytest.mark.parametrize("image", [np.zeros((28, 28)), np.zeros((28, 29), np.uint8), np.zeros((1, 28, 28), np.uint8)])
+def test_an_array_of_another_form_is_refused(classifier, image):
+    with pytest.raises(FmnistError, match="expected uint8 of shape"):
+        classifier.classify(image)
+
+
+def test_most_clean_images_are_accepted_and_reasons_are_words(classifier, small):
+    answers = [classifier.classify(image) for image in small.test_images]
+    assert np.mean([answer["accepted"] for answer in answers]) > 0.8
+    reasons = {answer["reason"] for answer in answers if not answer["accepted"]}
+    assert all(reason.startswith(("between ", "not like any of the ten")) for reason in reasons)
+
+
+def test_noise_scores_below_clothes(classifier, small):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 28, 28), np.uint8)
+    scores = [
+        classifier.acceptance.score(outputs["probabilities"], outputs["features"])
+        for outputs in map(classifier.outputs, (small.test_images, noise))
+    ]
+    assert np.median(scores[0]) > np.quantile(scores[1], 0.9)
+
+
+def test_where_nothing_was_found_nothing_is_accepted(classifier, small):
+    found = photo.Conversion(small.test_images[0], {}, None)
+    assert classifier.answer(found)["accepted"]
+    answer = classifier.answer(dataclasses.replace(found, problem=photo.NOTHING_FOUND))
+    assert (answer["accepted"], answer["acceptance"], answer["reason"]) == (False, 0.0, photo.NOTHING_FOUND)
+    touching = classifier.answer(dataclasses.replace(found, problem=photo.TOUCHES_BORDER))
+    assert touching["accepted"]  # a reason for doubt, and not for refusing what is sure
+    assert touching["reason"] is None
+
+
+def test_a_model_without_a_threshold_says_so(copied_run, small):
+    manifest = json.loads((copied_run.folder / "manifest.json").read_text())
+    del manifest["acceptance"]
+    (copied_run.folder / "manifest.json").write_text(json.dumps(manifest))
+    answer = fmnist.Classifier.load(copied_run).classify(small.test_images[0])
+    assert answer["acceptance"] is answer["accepted"] is answer["reason"] is None
+
+
+def test_the_threshold_is_in_the_manifest(small_run, classifier):
+    manifest = small_run.manifest()
+    assert manifest["acceptance_threshold"] == pytest.approx(classifier.acceptance.threshold, rel=1e-5)
+    assert manifest["acceptance"]["threshold"] == pytest.approx(manifest["acceptance_threshold"], rel=1e-5)
+    assert len((small_run.folder / "manifest.json").read_text()) < 60_000
 
 
 def remove(name):
@@ -222,6 +280,8 @@ BAD_RUNS = {
     "no hashes": (rewrite("manifest.json", sha256=None), "manifest.json is damaged .its sha256 is missing"),
     "no names": (rewrite("manifest.json", class_names="abc"), "its class_names is missing or not 1 to 10 different"),
     "too few names": (rewrite("manifest.json", class_names=["a", "b"]), "knows 10 classes, but 2 are named"),
+    "acceptance without a part": (rewrite("manifest.json", acceptance={"low": 1.0}), "damaged .its acceptance"),
+    "acceptance of words": (rewrite("manifest.json", acceptance="high"), "damaged .its acceptance"),
     "no time": (rewrite("config.json", created="yesterday"), "config.json is damaged"),
 }
 

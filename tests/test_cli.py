@@ -168,6 +168,58 @@ def test_predict_answers_in_order_and_goes_on_after_an_error(cli, here):
     assert "runs/first" in err
 
 
+def scene(path, colour=(30, 30, 80)):
+    """Something like trousers on a light ground."""
+    picture = Image.new("RGB", (300, 400), (230, 220, 210))
+    picture.paste(colour, (100, 50, 200, 350))
+    picture.save(path)
+
+
+def test_predict_takes_photos_and_folders_in_order(cli, here):
+    (here / "photos").mkdir()
+    for name in ("b.JPG", "a.png", "c.webp"):
+        scene(here / "photos" / name)
+    (here / "photos" / "notes.txt").write_text("not asked about")
+    (here / "photos" / "folder.png").mkdir()
+    code, out, _ = cli("predict", "boot.png", "photos", "--json")
+    assert code == 0
+    answers = json.loads(out)
+    assert [item["file"] for item in answers] == ["boot.png", "photos/a.png", "photos/b.JPG", "photos/c.webp"]
+    assert all(0 <= item["acceptance"] <= 1 for item in answers)
+
+
+def test_an_empty_folder_is_an_error(cli, here):
+    (here / "photos").mkdir()
+    code, out, err = cli("predict", "photos", "--json")
+    assert code == 1
+    assert set(json.loads(out)[0]) == {"file", "error"}
+    assert "photos is a folder" in err
+
+
+def test_predict_says_why_it_is_not_sure(cli, here):
+    Image.new("RGB", (300, 400), (230, 220, 210)).save("wall.png")
+    code, out, _ = cli("predict", "wall.png")
+    assert code == 0
+    assert "not sure: nothing found in the picture" in out
+
+
+def test_predict_saves_the_steps_of_each_photo(cli, here):
+    scene("one.png")
+    (here / "other").mkdir()
+    scene("other/one.png", "red")
+    code, _, _ = cli("predict", "one.png", "none.png", "other/one.png", "--steps", "steps")
+    assert code == 1
+    assert sorted(path.name for path in (here / "steps").iterdir()) == ["001-one.png", "003-one.png"]
+    with Image.open("steps/001-one.png") as sheet:
+        assert sheet.size == (4 * 224, 224)
+
+
+def test_steps_where_a_file_is(cli, here):
+    code, _, err = cli("predict", "boot.png", "--steps", "boot.png")
+    assert code == 1
+    assert "boot.png: is a file, where a folder was expected" in err
+
+
 def test_export_copies_the_graph(cli, here):
     code, out, _ = cli("export", "runs/first", "--out", "model.onnx")
     assert code == 0

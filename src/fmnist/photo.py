@@ -28,6 +28,8 @@ WORKING_EDGE = 160
 SHOWN_EDGE = 320
 PLAIN = 0.05
 """Largest difference from the corner's colour, as a share of the range, that counts as background: the paper's."""
+LIGHT = 200
+"""A studio's background is lighter; it is what makes the paper's negation and sharpening right."""
 ELLIPSE = 0.8
 """Squared radius of the first guess, in half edges: larger than most garments, smaller than the picture."""
 SMOOTHING = 0.7
@@ -117,6 +119,7 @@ def convert(image: Image.Image) -> Conversion:
     small = small.resize((max(SIZE, small.width), max(SIZE, small.height)))
     colours, opaque = _colours(small)
     plain = opaque if opaque is not None else _plain_background(colours)
+    is_product_shot = plain is not None and colours[0, 0].mean() > LIGHT
     mask = _clean(_cut_out(colours) if plain is None else plain)
     share = mask.mean()
     problem = None
@@ -125,7 +128,7 @@ def convert(image: Image.Image) -> Conversion:
     elif _border(mask[1:-1, 1:-1]).mean() > MOST_OF_BORDER:  # GrabCut's own rim is never garment
         problem = TOUCHES_BORDER
     rows, columns = _box(mask)
-    pixels = render(colours[rows, columns], mask[rows, columns], is_product_shot=plain is not None)
+    pixels = render(colours[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
     shown = image.convert("RGB")
     shown.thumbnail((SHOWN_EDGE, SHOWN_EDGE))
     crop = np.where(mask[..., None], colours, 255)[rows, columns]
@@ -147,7 +150,7 @@ def render(colours: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.n
     Args:
         colours: (height, width, 3) uint8, trimmed to the garment.
         mask: (height, width) bool, where it is.
-        is_product_shot: whether it lay on a plain background.
+        is_product_shot: whether it lay on a plain, light background.
 
     Returns:
         (28, 28) uint8: longest edge 28, an odd margin with its extra pixel left or above, negated, stretched to 255.
@@ -161,8 +164,10 @@ def render(colours: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.n
     negative = np.where(mask, 255 - cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), 0).astype(np.float32)
     if not is_product_shot:
         sigma = SMOOTHING / scale
-        weights = np.maximum(cv2.GaussianBlur(cover, (0, 0), sigma), 0.02)
-        negative = (cv2.GaussianBlur(negative, (0, 0), sigma) / weights).astype(np.float32)
+        # At its very edge a garment has taken on the colour of the ground; where it is thin, that has to do.
+        inner = cv2.erode(cover, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) + 0.01 * cover
+        weights = np.maximum(cv2.GaussianBlur(inner, (0, 0), sigma), 1e-4)
+        negative = (cv2.GaussianBlur(negative * inner, (0, 0), sigma) / weights).astype(np.float32)
     small = cv2.resize(negative, size, interpolation=cv2.INTER_AREA)
     if is_product_shot:
         small = 2 * small - cv2.GaussianBlur(small, (3, 3), 1.0, borderType=cv2.BORDER_REPLICATE)
