@@ -55,7 +55,7 @@ def test_views_and_temperature_are_inside(small_run, classifier, small):
     np.testing.assert_allclose(
         outputs["probabilities_single_view"], softmax(logs[0] / manifest["temperature"]), atol=1e-4
     )
-    assert len(manifest["views"]) == len({tuple(view) for view in manifest["views"]}) == 6
+    assert len(manifest["views"]) == len({tuple(view) for view in manifest["views"]}) == 10
     assert manifest["agreement"]["max_difference"] < 1e-4
     assert manifest["agreement"]["same_top1"] is True
 
@@ -79,7 +79,7 @@ def test_a_single_view_is_less_work(small_run):
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(convolution.output[0]))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     images = np.zeros((4, 28, 28), np.uint8)
-    for more, expected in (({}, 24), ({"num_views": np.array(1, np.int32)}, 4)):
+    for more, expected in (({}, 40), ({"num_views": np.array(1, np.int32)}, 4)):
         (seen,) = session.run([convolution.output[0]], {"images": images, **more})
         assert len(seen) == expected
 
