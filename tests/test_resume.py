@@ -431,7 +431,8 @@ def test_a_signal_ends_it_at_the_step_and_says_how_to_go_on(number, small_folder
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
     assert process.returncode == SIGNALS[number], err
-    assert time.monotonic() - sent < 5
+    # 5 s, on a machine whose processors are not wanted by more than they can serve
+    assert time.monotonic() - sent < 5 * max(1, os.getloadavg()[0] / environment.num_processors())
     num_epochs = len(runs.open_run(folder).history())
     assert f"Interrupted after {num_epochs} epochs. `fmnist train --resume {folder}` goes on to the result of" in err
     assert "Traceback" not in err

@@ -7,7 +7,9 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line, which takes a moment to load: until then Ctrl-C just ends the process."""
-    before = signal.signal(signal.SIGINT, _leave)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # and not ignored, as it is in the background of a script
+        signal.signal(signal.SIGINT, _leave)
     from fmnist import cli
 
     signal.signal(signal.SIGINT, before)
