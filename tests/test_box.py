@@ -51,6 +51,19 @@ def test_it_answers_where_there_is_no_run(cli, tmp_path, monkeypatch, fashion):
     assert "Ankle boot" in out
 
 
+def test_it_can_be_named_where_there_are_runs(cli, tmp_path, monkeypatch, small_run):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(small_run.folder)
+    Image.new("L", (28, 28)).save("black.png")
+    for arguments, named in (([], "runs/mine"), (["--model", "packaged"], "comes with fmnist")):
+        code, _, err = cli("predict", "black.png", *arguments)
+        assert code == 0
+        assert named in err
+
+
 def test_a_run_that_was_named_is_not_replaced_by_it(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = cli("predict", "boot.png", "--model", "none")

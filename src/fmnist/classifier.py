@@ -74,9 +74,10 @@ class Classifier:
             FmnistError: if it is missing, not finished, of another format version, or not what its manifest says.
         """
         if run is None:
-            run, int8 = runs.packaged(), True
+            run = runs.packaged()
         run = run if isinstance(run, runs.Run) else runs.open_run(run)
-        content = run.read_onnx(runs.INT8_FILE if int8 else "model.onnx")
+        is_packaged = run.folder == runs.PACKAGED_FOLDER
+        content = run.read_onnx(runs.INT8_FILE if int8 or is_packaged else "model.onnx")
         manifest = run.manifest()
         try:
             known = manifest.get("acceptance")
@@ -86,8 +87,7 @@ class Classifier:
                 f"{run.folder / 'manifest.json'} is damaged (its acceptance: {error}); "
                 f"`fmnist export {run.folder}` writes it again"
             ) from error
-        name = PACKAGED if run.folder == runs.PACKAGED_FOLDER else str(run.folder)
-        return cls(content, manifest["class_names"], name, accepting)
+        return cls(content, manifest["class_names"], PACKAGED if is_packaged else str(run.folder), accepting)
 
     def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
         """Ask for images that are as in the data set.

@@ -51,12 +51,16 @@ errors = Terminal(stderr=True)
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 DEFAULT_PRESET = "fast"
+PACKAGED = Path("packaged")
 MACRO = ("precision_macro", "recall_macro", "f1_macro")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
 ModelFolder = Annotated[
     Path | None,
-    typer.Option(help="Folder of a finished run.", show_default="the newest, or else what comes with fmnist"),
+    typer.Option(
+        help="Folder of a finished run; `packaged` is the model that comes with fmnist, which knows photos.",
+        show_default="the newest, or else packaged",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DataFolder = Annotated[
@@ -377,12 +381,11 @@ def demo(
     """Ask for pictures in a browser, and by REST, on this machine alone."""
     if not all(find_spec(name) for name in ("fastapi", "uvicorn", "fastapi_offline")):
         raise FmnistError("fmnist demo needs FastAPI and uvicorn; `pip install 'fmnist[demo]'` brings them")
-    from fmnist import runs, server
+    from fmnist import server
     from fmnist.classifier import Classifier
 
-    chosen = find_model(model)
-    classifier = Classifier.load(chosen)
-    run = chosen or runs.packaged()
+    run = find_model(model)
+    classifier = Classifier.load(run)
     application = server.create_app(classifier, run.manifest(), server.find_samples(run))
     with server.listen(port) as listener:
         url = f"http://{server.ADDRESS}:{listener.getsockname()[1]}"
@@ -400,16 +403,13 @@ def find_run(folder: Path | None) -> "Run":
     return runs.open_run(folder) if folder else runs.newest_finished()
 
 
-def find_model(folder: Path | None) -> "Run | None":
-    """Open the run that was named, or the newest finished one; None, where there is none, is what comes with fmnist."""
+def find_model(folder: Path | None) -> "Run":
+    """Open the run that was named, or the newest finished one, or, where there is none, what comes with fmnist."""
     from fmnist import runs
 
-    try:
-        return find_run(folder)
-    except FmnistError:
-        if folder or runs.finished_runs(runs.RUNS_FOLDER):
-            raise
-        return None
+    if folder == PACKAGED and not folder.exists():
+        return runs.packaged()
+    return find_run(folder) if folder or runs.finished_runs(runs.RUNS_FOLDER) else runs.packaged()
 
 
 def trained(run: "Run") -> dict[str, Any]:
