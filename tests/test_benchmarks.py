@@ -144,6 +144,14 @@ def test_a_folder_without_labels_is_one_line(small_run, tmp_path):
     assert "labels.csv is missing" in done.stderr
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_matrix_products_are_timed_in_either_precision(precision):
+    script = f"import arithmetic; print(arithmetic.product_rate(64, {precision!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0
+
+
 def test_every_kept_result_names_its_commit_and_versions():
     results = list((BENCHMARKS / "results").glob("*.json"))
     assert results
