@@ -15,7 +15,7 @@ PACKAGE = Path(fmnist.__file__).parent
 FLOORS = [
     {"errors", "config", "atomic", "locks", "environment", "idx", "sources", "data", "metrics", "acceptance"}
     | {"untrusted", "forms", "graph"},
-    {"augment", "runs", "photo", "layers", "optimizers"},
+    {"augment", "photolike", "runs", "photo", "layers", "optimizers"},
     {"plots", "model", "checkpoints"},
     {"classifier"},
     {"export", "quantise", "report", "protocol", "gate"},
@@ -26,7 +26,7 @@ WITHIN_A_FLOOR = {
     # ground floor: what they stand on, in this order
     "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
     "data": {"errors", "idx", "sources"}, "locks": {"errors"}, "untrusted": {"errors"}, "graph": {"errors"},
-    "forms": {"errors", "config", "sources", "data"}, "__main__": {"cli"},
+    "forms": {"errors", "config", "sources", "data"}, "photolike": {"augment"}, "__main__": {"cli"},
 }  # fmt: skip
 KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx", "fastapi", "uvicorn"}

@@ -127,7 +127,7 @@ def test_a_folder_in_use_is_refused(quick, small, tmp_path):
 def preparing(small):
     """The preparation of the epochs of `fast` on the small data set, with labels that tell the images apart."""
     config = fmnist.Config.from_preset("fast", batch_size=64)
-    callback = training.PrepareEpoch(small.train_images, np.arange(len(small.train_images)), config)
+    callback = training.PrepareEpoch(small.train_images, np.arange(len(small.train_images)), small.class_names, config)
     callback.set_model(model.textbook(10))
     return callback
 
@@ -165,7 +165,7 @@ def test_then_come_the_images_that_were_hardest_when_last_seen(preparing):
 def test_dropout_is_reseeded_with_the_epoch(small):
     config = fmnist.Config.from_preset("textbook", seed=3)
     network = model.build(config, 10, "float32")
-    callback = training.PrepareEpoch(small.train_images, np.eye(10)[small.train_labels], config)
+    callback = training.PrepareEpoch(small.train_images, np.eye(10)[small.train_labels], small.class_names, config)
     callback.set_model(network)
     callback.on_epoch_begin(5)
     (layer,) = [layer for layer in network.layers if layer.name == "dropout"]
@@ -181,7 +181,7 @@ def test_the_loss_of_every_image_gone_through_is_kept(full, small):
     network.get_layer("dropout").rate = 0.0
     parts = data.split(small, config.seed, config.full)
     labels = data.one_hot(parts.train_labels, 10)
-    preparing = training.PrepareEpoch(parts.train_images, labels, config)
+    preparing = training.PrepareEpoch(parts.train_images, labels, small.class_names, config)
     network.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", metrics=[preparing.recorder])
     validation = None if full else training.Batches(parts.val_images, data.one_hot(parts.val_labels, 10), 50)
     network.fit(

@@ -16,7 +16,7 @@ def visit(losses: np.ndarray, num_visited: int, seed: int, epoch: int) -> np.nda
     Returns:
         (num_visited,) different indices.
     """
-    generator = _generator("order", seed, epoch)
+    generator = stream("order", seed, epoch)
     lot = generator.permutation(len(losses))
     hardest = lot[np.argsort(-losses[lot], kind="stable")[:num_visited]]
     return generator.permutation(hardest)
@@ -45,15 +45,15 @@ def augment(
     """
     chosen = images[indices]
     if flip:
-        is_first_mirrored = _generator("flip", seed, 0).random(len(images)) < 0.5
+        is_first_mirrored = stream("flip", seed, 0).random(len(images)) < 0.5
         is_mirrored = (is_first_mirrored ^ (epoch % 2 == 1))[indices]
         chosen[is_mirrored] = chosen[is_mirrored, :, ::-1]
     if shift:
-        offsets = _generator("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
+        offsets = stream("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
         chosen = _shifted(chosen, offsets[indices], shift)
     if cutout:
         height, width = images.shape[1:]
-        centres = _generator("cutout", seed, epoch).integers(0, (height, width), size=(len(images), 2))[indices]
+        centres = stream("cutout", seed, epoch).integers(0, (height, width), size=(len(images), 2))[indices]
         is_cut_row, is_cut_column = (
             _is_within(np.arange(size) - centres[:, axis, np.newaxis] + cutout // 2, cutout)
             for axis, size in enumerate((height, width))
@@ -83,12 +83,18 @@ def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     Returns:
         (2,) uint32.
     """
-    return _generator("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
+    return stream("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("order", "flip", "shift", "dropout", "cutout")
+STREAMS = ("order", "flip", "shift", "dropout", "cutout", "photolike")
 """Each kind of chance draws from a stream of its own, so that adding one does not change another."""
 
 
-def _generator(stream: str, *key: int) -> np.random.Generator:
-    return np.random.default_rng([STREAMS.index(stream), *key])
+def stream(name: str, *key: int) -> np.random.Generator:
+    """Begin a stream of chance.
+
+    Args:
+        name: one of `STREAMS`.
+        key: seed, epoch and whatever else it follows from.
+    """
+    return np.random.default_rng([STREAMS.index(name), *key])

@@ -46,6 +46,7 @@ POOL = "pool"
 LAYOUTS: dict[str, tuple[int | str, ...]] = {
     "whitened": (POOL, 32, 64, POOL, 128, POOL, 128),
     "whitened_large": (64, POOL, 128, 128, POOL, 256, 256),
+    "whitened_medium": (POOL, 32, 64, POOL, 64, 96),
     "whitened_small": (POOL, 32, 48, POOL, 64, 64),
 }
 """What follows the whitening stem: the widths of the convolutions, and where they are pooled."""

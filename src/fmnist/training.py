@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from safetensors.numpy import save
 
-from fmnist import atomic, augment, checkpoints, data, export, locks, model, optimizers, plots, runs
+from fmnist import atomic, augment, checkpoints, data, export, locks, model, optimizers, photolike, plots, runs
 from fmnist.checkpoints import Checkpoint
 from fmnist.config import Config
 from fmnist.errors import one_line
@@ -122,7 +122,8 @@ def fit(
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
     model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
-    preparing = PrepareEpoch(parts.train_images, data.one_hot(parts.train_labels, num_classes), config)
+    labels = data.one_hot(parts.train_labels, num_classes)
+    preparing = PrepareEpoch(parts.train_images, labels, dataset.class_names, config)
     validation = Batches(parts.val_images, data.one_hot(parts.val_labels, num_classes), VALIDATION_BATCH_SIZE)
     network.compile(
         optimizer=make_optimizer(config, num_steps=len(preparing.batches) * config.epochs),
@@ -181,9 +182,9 @@ class PrepareEpoch(keras.callbacks.Callback):
     passed over comes back when those that are gone through have become easier than it was.
     """
 
-    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, config: Config):
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], config: Config):
         super().__init__()
-        self.images, self.labels, self.config = images, one_hot_labels, config
+        self.images, self.labels, self.class_names, self.config = images, one_hot_labels, class_names, config
         num_visited = math.ceil(config.visited * len(images))
         self.losses = np.full(len(images), np.inf, np.float32)
         self.visited = np.arange(num_visited)
@@ -198,6 +199,10 @@ class PrepareEpoch(keras.callbacks.Callback):
             self.images, self.visited, config.seed, epoch, config.flip, config.shift, config.cutout
         )
         self.batches.labels = self.labels[self.visited]
+        if config.photolike:
+            self.batches.images, self.batches.labels = photolike.disturb(
+                self.batches.images, self.batches.labels, self.class_names, config.seed, epoch
+            )
         model.reseed_dropout(self.model, config.seed, epoch)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
