@@ -67,7 +67,7 @@ def test_inference(copied_run, small, tmp_path):
     assert document["views_add_seconds"]["onnx float"] == pytest.approx(
         seconds["onnx float", "all"] - seconds["onnx float", "single"]
     )
-    shipped = [row for row in document["settings"] if not row["spinning"] and row["level"] == "ORT_ENABLE_ALL"]
+    shipped = [row for row in document["settings"] if row["spinning"] and row["level"] == "ORT_ENABLE_ALL"]
     assert {row["way"] for row in shipped} == {"onnx float", "onnx int8"}
     assert [row["process"] for row in document["cold_starts"]][-1] == "fmnist predict"
     assert document["bytes"]["model-int8.onnx"] == document["int8"]["bytes"]

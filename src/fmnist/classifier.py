@@ -42,8 +42,6 @@ class Classifier:
         self.name = name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = environment.num_processors()
-        # Threads that wait sleep: spinning takes twice the processor time, and is slower wherever others work too.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         # Where the processor cannot add products of bytes without overflow (no VNNI), int8 graphs go a slower way
         # that can, and give the same answers everywhere. The switch does nothing elsewhere.
