@@ -8,7 +8,7 @@ from fmnist import data, environment, model
 from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError
 
-PARAMETERS = {"textbook": 34_826, "fast": 247_308, "tiny": 84_956, "best": 1_121_516}
+PARAMETERS = {"textbook": 34_826, "fast": 247_308, "tiny": 84_956, "best": 1_121_516, "photo": 117_676}
 
 
 @pytest.mark.parametrize(("preset", "parameters"), PARAMETERS.items())
