@@ -4,19 +4,46 @@ import json
 import sys
 from pathlib import Path
 
-from fmnist import plots, runs
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from fmnist import photo, plots, runs
+from fmnist.classifier import Classifier
 
 FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Draw curves.png and samples.png beside this file."""
+    """Draw curves.png, samples.png and photo.png beside this file."""
     run = runs.open_run(sys.argv[1])
     evaluation = json.loads((run.folder / "evaluation.json").read_text())
     samples = evaluation["samples"]
     images = run.load_data().test_images[[sample["index"] for sample in samples]]
     plots.save(plots.samples(images, samples, tuple(evaluation["class_names"])), FOLDER / "samples.png")
     plots.save(plots.training_curves(run.history()), FOLDER / "curves.png")
+    conversion = photo.convert(draw_shirt())
+    plots.save(plots.conversion(conversion.steps, Classifier.load().answer(conversion)), FOLDER / "photo.png")
+
+
+def draw_shirt() -> Image.Image:
+    """Draw a T-shirt on floorboards, a little askew: a picture of our own making, that looks like a photo."""
+    generator = np.random.default_rng(0)
+    width, height = 480, 560
+    boards = np.repeat(generator.normal(0, 10, 8), height // 8)[:, np.newaxis, np.newaxis]
+    floor = np.array([176, 138, 98]) + boards + generator.normal(0, 5, (height, width, 1))
+    picture = Image.fromarray(np.clip(floor, 0, 255).astype(np.uint8))
+    half = [(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)]
+    outline = [(240 + x, y) for x, y in half] + [(240 - x, y) for x, y in reversed(half)]
+    mask = Image.new("L", picture.size)
+    ImageDraw.Draw(mask).polygon(outline, fill=255)
+    ImageDraw.Draw(mask).ellipse((196, 40, 284, 104), fill=0)
+    folds = generator.normal(0, 1, (7, 6))
+    shading = Image.fromarray((128 + 18 * folds).astype(np.uint8)).resize(picture.size, Image.Resampling.BICUBIC)
+    cloth = np.array([38, 74, 128]) + 0.9 * (np.asarray(shading, float)[..., np.newaxis] - 128)
+    cloth = cloth + generator.normal(0, 4, (height, width, 1))
+    shirt = Image.fromarray(np.clip(cloth, 0, 255).astype(np.uint8))
+    picture.paste(shirt, mask=mask.rotate(4, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)))
+    return picture
 
 
 if __name__ == "__main__":

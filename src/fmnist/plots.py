@@ -268,6 +268,30 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: tupl
     return figure
 
 
+def conversion(steps: dict[str, Any], answer: dict[str, Any], num_shown: int = 5) -> Figure:
+    """Show how a photo became 28x28 pixels, and what the network says of it.
+
+    Args:
+        steps: of `photo.Conversion`, pictures by name.
+        answer: what `Classifier.answer` gave.
+        num_shown: how many of the likeliest classes.
+
+    Returns:
+        The steps in a row, and bars beside them.
+    """
+    figure = Figure(figsize=(2.1 * len(steps) + 3.6, 2.6), layout="constrained")
+    panels = figure.subplots(1, len(steps) + 1, width_ratios=[1] * len(steps) + [1.2])
+    for axes, (name, picture) in zip(panels, steps.items(), strict=False):
+        axes.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(name)
+        axes.axis("off")
+    top = answer["top"][:num_shown][::-1]
+    panels[-1].barh([_plain(item["label"]) for item in top], [item["probability"] for item in top])
+    panels[-1].set_xlim(0, 1)
+    panels[-1].set_title(_plain(f"not sure: {answer['reason']}" if answer["accepted"] is False else answer["label"]))
+    return figure
+
+
 def _plain(text: str) -> str:
     """Keep Matplotlib from reading dollar signs in a name as mathematics."""
     return text.replace("$", r"\$")
