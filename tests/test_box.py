@@ -35,7 +35,7 @@ def test_it_is_as_good_as_it_says(box, fashion):
     answers = fmnist.Classifier.load().predict(parts.val_images)
     accuracy = (answers.argmax(axis=1) == parts.val_labels).mean()
     assert accuracy == pytest.approx(box.manifest()["int8"]["accuracy"], abs=0.002)
-    assert accuracy > 0.935
+    assert accuracy > 0.925
 
 
 def test_it_answers_where_there_is_no_run(cli, tmp_path, monkeypatch, fashion):

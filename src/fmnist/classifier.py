@@ -74,7 +74,7 @@ class Classifier:
         if run is None:
             run = runs.packaged()
         run = run if isinstance(run, runs.Run) else runs.open_run(run)
-        is_packaged = run.folder == runs.PACKAGED_FOLDER
+        is_packaged = run.folder.absolute() == runs.PACKAGED_FOLDER
         content = run.read_onnx(runs.INT8_FILE if int8 or is_packaged else "model.onnx")
         manifest = run.manifest()
         try:
