@@ -1,5 +1,6 @@
 """Images disturbed as photos would show them: pure, still images, and honest about what they are labelled."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,18 +51,18 @@ def test_images_stay_images_on_black_ground(epoch, disturbed):
     images, labels = disturbed
     assert (images.shape, images.dtype) == (epoch[0].shape, np.uint8)
     assert (labels.shape, labels.dtype) == (epoch[1].shape, np.float32)
-    assert images.max(axis=(1, 2)).min() > 100
-    # A garment does not fill its picture: three corners at least of nearly every one are ground.
+    assert images.any(axis=(1, 2)).all()
+    # Of nearly every garment at least two corners are ground.
     corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert (np.median(corners, axis=1) == 0).mean() > 0.75
+    assert (np.median(corners, axis=1) == 0).mean() > 0.95
 
 
 def test_the_longer_edge_is_28_as_in_the_data_set(epoch, disturbed):
     images, _ = disturbed
     longer = boxes(images[is_changed(images, epoch[0])]).max(axis=1)
-    assert np.quantile(longer, 0.02) >= photolike.SIZE - 1
-    # Thin straps, faint already, may be lost at the very end.
-    assert longer.min() >= photolike.SIZE - 6
+    assert (longer >= photolike.SIZE - 1).mean() > 0.98
+    # A thin tip may become faint, and is ground then.
+    assert longer.min() >= photolike.SIZE - 4
 
 
 def test_the_shares_are_those_of_the_settings(epoch, disturbed):
@@ -99,7 +100,7 @@ def test_a_data_set_with_other_classes_has_no_pairs_and_no_fragments(epoch):
     chosen = np.isin(labels.argmax(axis=1), SHOES) & is_changed(images, originals)
     assert chosen.sum() > 800
     height, width = boxes(images[chosen]).T
-    assert (height > width).mean() < 0.05
+    assert (height > width).mean() < 0.1
 
 
 @settings(max_examples=25, deadline=None)
@@ -136,7 +137,7 @@ def test_the_preset_photo_trains_resumes_to_the_same_end_and_exports(small, smal
     config = fmnist.Config.from_preset("photo", epochs=2, batch_size=64, data=str(small_folder))
     whole = fmnist.train(config, dataset=small, folder=tmp_path / "whole")
 
-    class CutOff(fmnist.training.keras.callbacks.Callback):
+    class CutOff(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
                 raise KeyboardInterrupt

@@ -58,7 +58,7 @@ FRAGMENT_SHARPENING = (0.0, 2.5)
 """A small fragment is blurred by its enlargement, which must not be what tells it from a garment."""
 
 FAINT = 8
-"""Up to this grey level, a pixel is counted as ground where brightness is redrawn."""
+"""Up to this grey level a pixel is counted as ground, where a garment is fitted, shaded or put before another."""
 LEAST_INK = 20
 """Pixels; a fragment with fewer is none."""
 BLOCK = 1_000
@@ -178,7 +178,6 @@ def _pairs(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     apart_y = height * _column(generator.uniform(0.4, 1.1, len(images)))
     apart_x = _column(generator.uniform(-8, 8, len(images)))
     shrinking = np.maximum(height + apart_y + 2, SIZE + np.abs(apart_x)) / SIZE
-    shrinking = np.maximum(shrinking, 1)
     x, y = shrinking * COLUMNS, shrinking * ROWS
     is_mirrored = _column(generator.random(len(images)) < 0.3)
     behind = _sampled(images, x + apart_x / 2, y + apart_y / 2)
@@ -209,7 +208,7 @@ def _reshaped(images: np.ndarray, **shape: np.ndarray) -> np.ndarray:
         shape: `angle` in radians, `log_aspect`, `shear`, `bend` and `taper`, (n,) each, 0 where left out.
 
     Returns:
-        (n, 28, 28) float32, in the middle, the longer edge of what is not black 28 pixels.
+        (n, 28, 28) float32, in the middle, the longer edge of what is not faint 28 pixels.
     """
     angle, log_aspect, shear, bend, taper = (
         _column(shape.get(name, np.zeros(len(images)))).astype(np.float32)
@@ -224,19 +223,18 @@ def _reshaped(images: np.ndarray, **shape: np.ndarray) -> np.ndarray:
     # Where the garment's pixels come to lie, and between which edges.
     x = COLUMNS / (1 + taper * ROWS / half)
     y = ROWS - bend * x**2 / half
+    ink = images > FAINT
+    ink |= ~ink.any(axis=(1, 2), keepdims=True)  # an empty image counts as full, so that it has edges
     middles, extents = [], []
-    ink = _ink(images)
     for place, footprint in ((a * x + b * y, np.abs(a) + np.abs(b)), (c * x + d * y, np.abs(c) + np.abs(d))):
         least = np.where(ink, place, np.inf).min(axis=(1, 2), keepdims=True)
         most = np.where(ink, place, -np.inf).max(axis=(1, 2), keepdims=True)
         middles.append((least + most) / 2)
         extents.append(most - least + footprint)
-    is_empty = ~ink.any(axis=(1, 2), keepdims=True)
-    scale = np.where(is_empty, 1, np.maximum(*extents) / SIZE)
-    middle_x, middle_y = (np.where(is_empty, 0, middle) for middle in middles)
 
     # And back: where each pixel of the result comes from.
-    x, y = scale * COLUMNS + middle_x, scale * ROWS + middle_y
+    scale = np.maximum(*extents) / SIZE
+    x, y = scale * COLUMNS + middles[0], scale * ROWS + middles[1]
     x, y = d * x - b * y, a * y - c * x
     y = y + bend * x**2 / half
     x = x * (1 + taper * y / half)
