@@ -202,5 +202,5 @@ PRESETS: dict[str, Config] = {
     "best": replace(FAST, preset="best", network="whitened_large", epochs=60, cutout=8),
     # For photos of real garments: it pays for them with accuracy on the data set's own pictures. Its int8 graph is
     # small enough to ship. Every image every epoch: which is hardest means little when fragments are among them.
-    "photo": replace(FAST, preset="photo", network="whitened_medium", epochs=30, visited=1.0, photolike=True),
+    "photo": replace(FAST, preset="photo", network="whitened_medium", epochs=45, visited=1.0, photolike=True),
 }
