@@ -1,4 +1,4 @@
-"""How a model does on a folder of labelled photos: python benchmarks/photos.py FOLDER --model RUN.
+"""How a model does on a folder of labelled photos: python benchmarks/photos.py FOLDER.
 
 The folder holds photos and `labels.csv` with the columns `file`, `category` and `accepted_classes`: the indices that
 count as right, separated by spaces; none where the right answer is "not one of the ten". Every photo goes the way of
@@ -14,8 +14,6 @@ import argparse
 import csv
 import hashlib
 import json
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -24,10 +22,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from provenance import provenance
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from fmnist import atomic, data, environment, metrics, runs
+from fmnist import atomic, data, metrics, runs
 from fmnist.classifier import Classifier
 from fmnist.errors import FmnistError, one_line
 
@@ -184,13 +183,6 @@ def share(hits: np.ndarray) -> float | None:
     return float(hits.mean()) if len(hits) else None
 
 
-def commit() -> str:
-    """Name the commit that is measured."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def table(document: dict[str, Any]) -> str:
     """Lay the figures out for people."""
     lines = [f"{document['run']} on {document['num_photos']} photos ({document['part']})"]
@@ -209,26 +201,24 @@ def main() -> None:
     """Score the folder, print a table and, with --json, one document as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, help="folder of a finished run; the newest by default")
+    parser.add_argument("--model", type=Path, help="folder of a finished run; else what comes with fmnist")
     parser.add_argument("--part", choices=["choose", "final", "all"], default="all")
     parser.add_argument("--out", type=Path, help="also write the document to this file")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     try:
-        run = runs.open_run(arguments.model) if arguments.model else runs.newest_finished()
+        run = runs.open_run(arguments.model) if arguments.model else runs.packaged()
         classifier = Classifier.load(run)
         photos = read_labels(arguments.folder, arguments.part)
+        made_by = provenance()
         document = {
-            "run": str(run.folder),
+            "run": run.name if arguments.model else classifier.name,
             "preset": run.config.preset,
             "seed": run.config.seed,
             "part": arguments.part,
             **score(photos, ask(photos, classifier)),
             **score_clean(run, classifier, arguments.part),
-            "commit": commit(),
-            "versions": {"python": platform.python_version(), **environment.installed_versions()},
-            "processor": environment.processor_name(),
-            "threads": environment.num_processors(),
+            **made_by,
         }
     except FmnistError as error:
         sys.exit(f"photos.py: error: {one_line(error)}")
