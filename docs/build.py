@@ -29,8 +29,9 @@ def draw_shirt() -> Image.Image:
     """Draw a T-shirt on floorboards, a little askew: a picture of our own making, that looks like a photo."""
     generator = np.random.default_rng(0)
     width, height = 480, 560
-    boards = np.repeat(generator.normal(0, 10, 8), height // 8)[:, np.newaxis, np.newaxis]
-    floor = np.array([176, 138, 98]) + boards + generator.normal(0, 5, (height, width, 1))
+    gaps = np.where(np.arange(height) % 80 < 3, -40, 0)[:, np.newaxis, np.newaxis]
+    grain = generator.normal(0, 6, (height, 1, 1)) + generator.normal(0, 4, (height, width, 1))
+    floor = np.array([190, 158, 118]) + gaps + grain
     picture = Image.fromarray(np.clip(floor, 0, 255).astype(np.uint8))
     half = [(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)]
     outline = [(240 + x, y) for x, y in half] + [(240 - x, y) for x, y in reversed(half)]

@@ -288,7 +288,8 @@ def conversion(steps: dict[str, Any], answer: dict[str, Any], num_shown: int = 5
     top = answer["top"][:num_shown][::-1]
     panels[-1].barh([_plain(item["label"]) for item in top], [item["probability"] for item in top])
     panels[-1].set_xlim(0, 1)
-    panels[-1].set_title(_plain(f"not sure: {answer['reason']}" if answer["accepted"] is False else answer["label"]))
+    panels[-1].set_title(_plain("not sure" if answer["accepted"] is False else answer["label"]))
+    panels[-1].set_xlabel(_plain(answer["reason"] or "probability"))
     return figure
 
 
