@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import logging
 import os
 import sys
 import tempfile
@@ -109,6 +110,18 @@ def keras_home(tmp_path, monkeypatch):
     return sources.keras_folder()
 
 
+@contextlib.contextmanager
+def untouched_log():
+    """Leave the log as it was: the command line gives it a handler, whose stream ends with the test."""
+    log = logging.getLogger("fmnist")
+    handlers, level = log.handlers, log.level
+    try:
+        yield
+    finally:
+        log.handlers = handlers
+        log.setLevel(level)
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run the command line in this process: arguments to exit code, stdout and stderr."""
@@ -116,7 +129,7 @@ def cli(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fmnist", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ending:
+        with pytest.raises(SystemExit) as ending, untouched_log():
             main()
         printed = capsys.readouterr()
         return int(ending.value.code or 0), printed.out, printed.err
