@@ -42,7 +42,7 @@ def test_the_executed_notebook_has_the_cells_of_its_source(source, executed):
 def test_the_executed_notebook_was_run_and_without_errors(executed):
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 13
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 14
     texts = [output.text for output in outputs if output.output_type == "stream"]
     errors = [text for text in texts if text.startswith("Error: ")]
     assert [error.split(";")[0] for error in errors] == ["Error: no data folder a/folder/that/does/not/exist"]
