@@ -11,7 +11,6 @@ on by some epochs from kill to kill. A run is lost if a command ends with an err
 """
 
 import argparse
-import json
 import random
 import secrets
 import subprocess
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from provenance import provenance
+from provenance import keep, provenance
 
 from fmnist import idx, runs
 from fmnist.config import PRESETS
@@ -149,10 +148,7 @@ def main() -> None:
         f"{arguments.preset}: {document['kills']} kills in {document['runs']} runs, {document['lost']} lost, "
         f"{document['identical']} identical to the bit; seed {seed}"
     )
-    arguments.out.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written: {arguments.out}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(document))
+    keep(document, arguments.out, arguments.json)
     sys.exit(0 if document["all_identical"] else 1)
 
 

@@ -7,7 +7,6 @@ about; nothing here depends on what they show.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from PIL import Image
-from provenance import provenance
+from provenance import keep, provenance
 
 import fmnist
 from fmnist import data, environment, model, runs
@@ -214,10 +213,7 @@ def main() -> None:
         **made_by,
     }
     print_tables(document)
-    arguments.out.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written: {arguments.out}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(document))
+    keep(document, arguments.out, arguments.json)
 
 
 def print_tables(document: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
-"""What every kept result says of its making: commit, versions, processor, threads."""
+"""What every kept result says of its making, and how it is kept."""
 
+import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +25,11 @@ def commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def keep(document: dict[str, Any], path: Path, as_json: bool) -> None:
+    """Write a result to its file and, if it was asked for, as the last line of stdout."""
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written: {path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(document))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from provenance import provenance
+from provenance import keep, provenance
 
 import fmnist
 from fmnist import photo, runs
@@ -186,10 +186,7 @@ def main() -> None:
         f"memory {memory['start']:.0f} MB at the start, {memory['middle']:.0f} in the middle, {memory['end']:.0f} at "
         f"the end, {result['memory_mb_peak']:.0f} at most"
     )
-    arguments.out.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written: {arguments.out}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(document))
+    keep(document, arguments.out, arguments.json)
     sys.exit(not is_good)
 
 

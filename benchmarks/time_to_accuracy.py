@@ -11,7 +11,6 @@ matrix products of the same precision, measured before and after the runs. Every
 """
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 import arithmetic
 import keras
 import numpy as np
-from provenance import provenance
+from provenance import keep, provenance
 from scipy import stats
 
 import fmnist
@@ -202,10 +201,7 @@ def main() -> None:
             f"{row['seconds_mean']:.1f} s = {row['textbook_epochs']:.1f} textbook epochs, "
             f"{row['peak_share']:.0%} of the peak, n = {row['seeds']}"
         )
-    arguments.out.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"written: {arguments.out}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(document))
+    keep(document, arguments.out, arguments.json)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,12 @@ def small_run(small, small_folder, tmp_path_factory):
     return fmnist.train(config, dataset=small, folder=tmp_path_factory.mktemp("runs") / "small")
 
 
+@pytest.fixture(scope="session")
+def classifier(small_run):
+    """The model of `small_run`."""
+    return fmnist.Classifier.load(small_run)
+
+
 @pytest.fixture
 def copied_run(small_run, tmp_path):
     """A copy of `small_run` that a test may damage."""

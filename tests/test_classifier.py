@@ -15,11 +15,6 @@ from fmnist import data, export, idx, model, photo, runs
 from fmnist.errors import FmnistError
 
 
-@pytest.fixture(scope="module")
-def classifier(small_run):
-    return fmnist.Classifier.load(small_run)
-
-
 def test_any_onnx_tool_gets_the_same_answer(small_run, classifier, small):
     session = onnxruntime.InferenceSession(small_run.onnx_path)
     (given,) = session.get_inputs()

@@ -8,7 +8,6 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from test_server import PICTURE, drawing, encode, serving
 
-import fmnist
 from fmnist import photo
 
 CHROMIUM = shutil.which("chromium")
@@ -28,11 +27,6 @@ def browser():
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield running
         running.close()
-
-
-@pytest.fixture(scope="module")
-def classifier(small_run):
-    return fmnist.Classifier.load(small_run)
 
 
 @pytest.fixture(scope="module")

@@ -80,11 +80,6 @@ PICTURE = encode(drawing())
 
 
 @pytest.fixture(scope="module")
-def classifier(small_run):
-    return fmnist.Classifier.load(small_run)
-
-
-@pytest.fixture(scope="module")
 def port(classifier, small_run, small):
     with serving(classifier, small_run.manifest(), small) as number:
         yield number
