@@ -48,9 +48,8 @@ def test_the_seed_decides_the_initial_weights(preset):
 
 def test_whitening_decorrelates(small):
     network = model.whitened("whitened", 10)
-    images = data.normalise(small.train_images)
-    model.whiten(network, images)
-    seen = keras.ops.convert_to_numpy(network.layers[0](images)).reshape(-1, model.WHITENING_FILTERS)
+    model.whiten(network, small.train_images)
+    seen = keras.ops.convert_to_numpy(network.layers[0](data.normalise(small.train_images))).reshape(-1, model.WHITENING_FILTERS)
     half = model.WHITENING_FILTERS // 2
     moments = seen[:, :half].T @ seen[:, :half] / len(seen)
     assert np.abs(moments - np.diag(np.diag(moments))).max() < 0.02
@@ -59,6 +58,18 @@ def test_whitening_decorrelates(small):
     assert np.diag(moments).max() < 1.05
     np.testing.assert_allclose(seen[:, :half], -seen[:, half:], atol=1e-5)
     assert not network.layers[0].trainable
+
+
+def test_whitening_is_the_same_in_whatever_order_it_is_added_up(small):
+    """As another BLAS would, or the same one on another processor: one bit here makes another network in the end."""
+    images = small.train_images
+    kernels = []
+    for order in (slice(None), slice(None, None, -1), np.random.default_rng(0).permutation(len(images))):
+        network = model.whitened("whitened", 10)
+        model.whiten(network, images[order])
+        kernels.append(keras.ops.convert_to_numpy(network.layers[0].kernel))
+    assert (kernels[0] == kernels[1]).all()
+    assert (kernels[0] == kernels[2]).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 18, 32), (3, 3, 32, 32), (3, 3, 64, 32)])

@@ -193,6 +193,17 @@ def test_the_loss_of_every_image_gone_through_is_kept(full, small):
     np.testing.assert_allclose(preparing.losses, expected, rtol=1e-4)
 
 
+def test_jax_also_goes_through_the_images_that_were_prepared():
+    """The test above in a process of its own, since a process has one backend."""
+    # Keras 3.15 and NumPy 2 disagree about `__array__` on JAX.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
+    command += [f"{__file__}::{test_the_loss_of_every_image_gone_through_is_kept.__name__}"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
 def test_recording_outlives_more_images_than_there_is_room_for():
     recorder = training.RecordedCrossEntropy(3)
     answers = np.full((5, 2), 0.5, np.float32)

@@ -176,13 +176,16 @@ def whiten(network: keras.Sequential, images: np.ndarray) -> None:
 
     Args:
         network: what `build` gave; one without a stem is left as it is.
-        images: (n, 28, 28, 1) float32 in [0, 1], some thousands.
+        images: (n, 28, 28) uint8, some thousands.
     """
     if network.layers[0].name != "whitening":
         return
     size = WHITENING_SIZE
-    patches = np.lib.stride_tricks.sliding_window_view(images[..., 0], (size, size), axis=(1, 2)).reshape(-1, size**2)
-    eigenvalues, eigenvectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    # Sums of whole numbers below 2**53 are exact in float64, in whatever order the BLAS at hand adds them up; a
+    # rounding that differed here would grow into another network.
+    patches = np.lib.stride_tricks.sliding_window_view(images.astype(np.float64), (size, size), axis=(1, 2))
+    patches = patches.reshape(-1, size**2)
+    eigenvalues, eigenvectors = np.linalg.eigh(patches.T @ patches / (len(patches) * 255**2))
     filters = eigenvectors / np.sqrt(eigenvalues + WHITENING_EPSILON)
     kernel = np.concatenate([filters, -filters], axis=1).reshape(size, size, 1, WHITENING_FILTERS)
     network.layers[0].kernel.assign(kernel.astype(np.float32))

@@ -121,7 +121,7 @@ def fit(
 
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
-    model.whiten(network, data.normalise(parts.train_images[:WHITENING_IMAGES]))
+    model.whiten(network, parts.train_images[:WHITENING_IMAGES])
     labels = data.one_hot(parts.train_labels, num_classes)
     preparing = PrepareEpoch(parts.train_images, labels, dataset.class_names, config)
     validation = Batches(parts.val_images, data.one_hot(parts.val_labels, num_classes), VALIDATION_BATCH_SIZE)
@@ -161,9 +161,11 @@ class Batches(keras.utils.PyDataset):
     """Images and their one-hot labels, in batches; both can be exchanged between epochs."""
 
     def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int):
-        # With threads of its own, Keras switches tf.data's autotuning off, which otherwise lets many an epoch stand
-        # still at its end for as long as it took (LOG.md). The batches come in order all the same.
-        super().__init__(workers=2)
+        # On TensorFlow, Keras with threads of its own switches tf.data's autotuning off, which otherwise lets many an
+        # epoch stand still at its end for as long as it took (LOG.md). On JAX it asks for a batch before the first
+        # epoch begins, and threads would have gathered more of them by then, from images not yet prepared, and be as
+        # far behind in every epoch.
+        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
         self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
 
     def __len__(self) -> int:
