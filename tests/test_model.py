@@ -49,7 +49,9 @@ def test_the_seed_decides_the_initial_weights(preset):
 def test_whitening_decorrelates(small):
     network = model.whitened("whitened", 10)
     model.whiten(network, small.train_images)
-    seen = keras.ops.convert_to_numpy(network.layers[0](data.normalise(small.train_images))).reshape(-1, model.WHITENING_FILTERS)
+    seen = keras.ops.convert_to_numpy(network.layers[0](data.normalise(small.train_images))).reshape(
+        -1, model.WHITENING_FILTERS
+    )
     half = model.WHITENING_FILTERS // 2
     moments = seen[:, :half].T @ seen[:, :half] / len(seen)
     assert np.abs(moments - np.diag(np.diag(moments))).max() < 0.02

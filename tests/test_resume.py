@@ -247,6 +247,13 @@ def test_differences_of_environments():
     ]  # fmt: skip
 
 
+def test_settings_of_tensorflow_belong_to_the_environment(monkeypatch):
+    before = {**environment.describe(), "backend": "tensorflow", "precision": "float32"}
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    now = {**environment.describe(), "backend": "tensorflow", "precision": "float32"}
+    assert environment.differences(before, now) == ["TF_ENABLE_ONEDNN_OPTS is 0 and was not there"]
+
+
 def test_other_data_is_refused(cut, small):
     before = tree(cut)
     other = dataclasses.replace(small, sha256={**small.sha256, "t10k-labels-idx1-ubyte": "0" * 64})

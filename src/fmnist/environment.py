@@ -9,13 +9,16 @@ from typing import Any
 PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
 NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
-COMPARED = ("python", "processor", "threads", "backend", "precision")
+SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS")
+"""Variables of the process by which TensorFlow computes in another order."""
+
+COMPARED = ("python", "processor", "threads", "backend", "precision", *SETTINGS)
 """What a result depends on besides the versions of `PACKAGES`."""
 
 
 def describe() -> dict[str, Any]:
-    """Give versions, platform, processor and threads as plain values."""
-    return {
+    """Give versions, platform, processor, threads, and the `SETTINGS` that are made, as plain values."""
+    return {name: os.environ[name] for name in SETTINGS if name in os.environ} | {
         "python": platform.python_version(),
         "versions": installed_versions(),
         "platform": platform.platform(),
