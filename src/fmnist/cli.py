@@ -1,12 +1,10 @@
-"""The command line: parse, call, print. The only module that prints or exits."""
+"""The command line: parse, call, print."""
 
 import io
-import json
-import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -16,12 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fmnist.config import PRESETS, Config
-from fmnist.errors import FmnistError, one_line, printable
+from fmnist.errors import FmnistError, one_line
+from fmnist.terminal import complain, errors, give, out, quiet_stderr, show_log, table
 
 if TYPE_CHECKING:
     from fmnist.classifier import Classifier
@@ -35,19 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-class Terminal(Console):
-    """Shows text as it is, in tables too: no markup, and nothing in the name of a file or a class steers it."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options, markup=False, emoji=False, highlight=False)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Give the text with its unprintable characters by number."""
-        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
-
-
-errors = Terminal(stderr=True)
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 DEFAULT_PRESET = "fast"
@@ -515,68 +499,9 @@ def interrupted(folder: Path) -> str:
     )
 
 
-def table(
-    title: str | None,
-    columns: list[str],
-    rows: Sequence[Sequence[str | Text]],
-    justify: Literal["left", "right"] = "right",
-) -> Table:
-    """Lay out text in columns: the first to the left, the others as asked."""
-    result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
-    for number, name in enumerate(columns):
-        result.add_column(name, justify=justify if number else "left")
-    for row in rows:
-        result.add_row(*row)
-    return result
-
-
-def out(as_json: bool) -> Console:
-    """Give the console for people: stdout, unless that is kept for JSON."""
-    return errors if as_json else Terminal()
-
-
-def give(as_json: bool, document: Any) -> None:
-    """Print the one JSON document, if it was asked for."""
-    if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def complain(error: BaseException) -> None:
-    """Print an error as one line."""
-    print(f"fmnist: error: {one_line(error)}", file=sys.stderr)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep TensorFlow's greeting, which no setting turns off, out of the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Log lines name files, and a file's name may hold anything."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Give the line without its traceback."""
-        return printable(super().formatMessage(record))
-
-
 def main() -> None:
     """Run the command line; every error but a usage error ends in one line and exit code 1."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("fmnist: %(message)s"))
-    log = logging.getLogger("fmnist")
-    log.handlers = [handler]
-    log.setLevel(logging.INFO)
+    show_log()
     try:
         app()
     except Exception as error:
