@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageFilter
 
@@ -167,6 +168,11 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     return content.getvalue()
 
 
+def heic(image: Image.Image, **options) -> bytes:
+    pillow_heif.register_heif_opener()
+    return encoded(image, "HEIF", **options)
+
+
 def sixteen_bits() -> Image.Image:
     return Image.fromarray(np.full((40, 60), 40_000, np.uint16))
 
@@ -229,7 +235,8 @@ BAD = {
     "25 megapixels": (bomb(5_000, 5_000), "5000x5000 pixels; expected at most 24 megapixels"),
     "a bomb": (bomb(12_000, 12_000), "at most 24 megapixels"),
     "a larger bomb": (bomb(60_000, 60_000), "at most 24 megapixels"),
-    "HEIC without its reader": (b"\0\0\0\x18ftypheic" + b"\0" * 40, r"pip install 'fmnist\[heic\]'"),
+    "the head of a HEIC": (heic(textured((9, 9, 9)))[:40], "is no picture"),
+    "half a HEIC": (heic(textured((9, 9, 9)))[:9_000], "cannot be read as a picture"),
 }
 
 
@@ -245,6 +252,26 @@ def test_bad_pictures_are_one_line(case, tmp_path):
     with pytest.raises(FmnistError, match=expected) as caught:
         photo.read(path)
     assert str(path) in str(caught.value)
+
+
+def test_heic_is_read_upright(tmp_path):
+    """As iPhones write it: stored as it was taken, with the turn beside it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.zeros((60, 90, 3), np.uint8))
+    picture.paste((250, 250, 250), (0, 0, 30, 30))
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(heic(picture, exif=exif.tobytes()))
+    upright = photo.read(path)
+    assert upright.size == (60, 90)
+    assert np.asarray(upright)[15, 45].min() > 240
+    assert np.asarray(upright)[15, 15].max() < 10
+
+
+def test_heic_without_its_reader_says_what_brings_it(monkeypatch):
+    monkeypatch.setattr("fmnist.photo.find_spec", lambda name: None)
+    with pytest.raises(FmnistError, match=r"looks like HEIC; `pip install 'fmnist\[heic\]'` brings"):
+        photo.read(heic(textured((9, 9, 9))), "upload")
 
 
 def test_files_that_are_none(tmp_path):

@@ -99,7 +99,8 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
-        raise FmnistError(f"{name} cannot be read as a picture ({error}); it may be damaged") from error
+        reason = " ".join(str(error).split())
+        raise FmnistError(f"{name} cannot be read as a picture ({reason}); it may be damaged") from error
 
 
 def convert(image: Image.Image) -> Conversion:
