@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fmnist
-from fmnist import idx, quantise, runs
+from fmnist import idx, locks, quantise, runs
 from fmnist.errors import FmnistError
 
 
@@ -135,6 +135,14 @@ def test_a_graph_that_disagrees_is_not_accepted(copied_run, small, monkeypatch):
         quantise.finish(copied_run, small)
     assert copied_run.manifest() == before
     assert not (copied_run.folder / "model-int8.onnx").exists()
+
+
+def test_a_run_in_use_is_left_alone(copied_run, small):
+    """Another process may be about to write the manifest."""
+    before = (copied_run.folder / "manifest.json").read_bytes()
+    with locks.hold(copied_run.folder), pytest.raises(FmnistError, match="is in use by another fmnist"):
+        quantise.finish(copied_run, small)
+    assert (copied_run.folder / "manifest.json").read_bytes() == before
 
 
 def test_a_graph_changed_since_is_not_quantised(copied_run, small):

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnxruntime import quantization
 
-from fmnist import atomic, data, idx, runs
+from fmnist import atomic, data, idx, locks, runs
 from fmnist.classifier import Classifier
 from fmnist.errors import FmnistError
 
@@ -39,22 +39,24 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None) -> dict[str, Any]
         from both graphs), `accuracy` and `accuracy_float` (None on training images, where they would mislead).
 
     Raises:
-        FmnistError: if the run is not finished, its graph or data is not at hand, or the new graph disagrees.
+        FmnistError: if the run is not finished, its graph or data is not at hand, another process works on it, or the
+            new graph disagrees.
     """
-    manifest = run.manifest()
-    dataset = dataset or run.load_data()
-    parts = data.split(dataset, run.config.seed, run.config.full)
-    content = quantise(run.read_onnx(), parts.train_images[:NUM_CALIBRATION_IMAGES])
-    record = {"bytes": len(content), **_compare(run, Classifier(content, manifest["class_names"]), parts)}
-    if record["same_top1"] < MIN_SAME_TOP1:
-        raise FmnistError(
-            f"the int8 graph gives the same answer as the float one on {record['same_top1']:.1%} of the "
-            f"{record['compared_on']} images; expected at least {MIN_SAME_TOP1:.0%}. model.onnx is intact; use that"
-        )
-    atomic.write(run.folder / runs.INT8_FILE, content)
-    hashes = {**manifest["sha256"], runs.INT8_FILE: idx.sha256(content)}
-    manifest = {**manifest, "int8": record, "sha256": hashes}
-    atomic.write_json(run.folder / "manifest.json", manifest)
+    with locks.hold(run.folder):
+        manifest = run.manifest()
+        dataset = dataset or run.load_data()
+        parts = data.split(dataset, run.config.seed, run.config.full)
+        content = quantise(run.read_onnx(), parts.train_images[:NUM_CALIBRATION_IMAGES])
+        record = {"bytes": len(content), **_compare(run, Classifier(content, manifest["class_names"]), parts)}
+        if record["same_top1"] < MIN_SAME_TOP1:
+            raise FmnistError(
+                f"the int8 graph gives the same answer as the float one on {record['same_top1']:.1%} of the "
+                f"{record['compared_on']} images; expected at least {MIN_SAME_TOP1:.0%}. model.onnx is intact; use that"
+            )
+        atomic.write(run.folder / runs.INT8_FILE, content)
+        hashes = {**manifest["sha256"], runs.INT8_FILE: idx.sha256(content)}
+        manifest = {**manifest, "int8": record, "sha256": hashes}
+        atomic.write_json(run.folder / "manifest.json", manifest)
     return manifest
 
 
