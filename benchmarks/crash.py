@@ -83,7 +83,7 @@ def chain(arguments: argparse.Namespace, folder: Path, draw: Callable[[], float]
         after = draw() if len(kills) < most else None
         code, message = run_for(command(arguments, folder), after)
         if code != KILLED:
-            return {"kills": kills, "error": message if code else None}
+            return {"kills": kills, "error": message or f"exit code {code}" if code else None}
         kills.append({"after_seconds": after, **state(folder)})
         print(f"killed: {kills[-1]}", file=sys.stderr)
 

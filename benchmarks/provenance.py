@@ -21,10 +21,14 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Name the commit that is measured, with a mark if the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Name the commit that is measured, with a mark if the tree differs from it in more than kept results."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parents[1]), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{'-dirty' if changes else ''}"
 
 
 def keep(document: dict[str, Any], path: Path, as_json: bool) -> None:

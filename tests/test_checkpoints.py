@@ -130,9 +130,15 @@ def test_two_are_kept_and_the_newest_that_is_intact_counts(run, caplog):
     assert not checkpoints.exist(run)
 
 
-def test_the_ten_thousandth_epoch_comes_after_the_one_before(run):
-    for num_epochs in (9_999, 10_000):
-        (run.folder / f"checkpoint-{num_epochs:04d}.safetensors").write_bytes(
-            checkpoints.to_bytes(example(num_epochs % 9_998), CONFIG)
-        )
-    assert len(checkpoints.newest(run).history) == 2
+def test_damaged_ones_of_later_epochs_do_not_push_out_a_new_one(run):
+    """Epochs 4 and 5 were over, their checkpoints are spoilt, and the run began anew and is cut off again."""
+    for num_epochs in (4, 5):
+        checkpoints.write(run, example(num_epochs))
+    for path in run.folder.glob("checkpoint-*"):
+        path.write_bytes(b"spoilt")
+    for num_epochs in (1, 2, 3):
+        checkpoints.write(run, example(num_epochs))
+        found = checkpoints.newest(run)
+        assert found is not None
+        assert len(found.history) == num_epochs
+    assert len(list(run.folder.glob("checkpoint-*"))) == checkpoints.NUM_KEPT

@@ -340,6 +340,15 @@ def test_normalise_refuses_what_it_does_not_know(images):
         data.normalise(images)
 
 
+@pytest.mark.parametrize(("num_images", "most"), [(10, 4), (60_000, 10_000), (5, 9), (1, 1), (7, 7)])
+def test_spread_goes_from_the_first_to_the_last(num_images, most):
+    indices = data.spread(num_images, most)
+    assert len(set(indices)) == len(indices) == min(num_images, most)
+    assert indices[0] == 0
+    assert indices[-1] == (num_images - 1 if len(indices) > 1 else 0)
+    assert np.ptp(np.diff(indices)) <= 1 if len(indices) > 1 else True
+
+
 def test_one_hot_rows_have_a_single_one():
     rows = data.one_hot(np.array([2, 0]), 3)
     assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -164,13 +164,17 @@ def test_the_package_lists_may_not_know_the_data(monkeypatch, tmp_path):
         doctor._ask_debian()
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("1000000000\n", 10**9), ("max\n", 5 * GB), (None, 5 * GB)])
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("3000000000\n", 10**9), ("1\n", 0), ("max\n", 5 * GB), (None, 5 * GB)]
+)
 def test_a_container_may_have_less_memory_than_its_machine(monkeypatch, tmp_path, limit, expected):
     class Machine:
         available = 5 * GB
 
     monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: Machine)
-    monkeypatch.setattr(doctor, "CGROUP_LIMITS", (tmp_path / "memory.max", tmp_path / "none"))
+    none = (tmp_path / "none", tmp_path / "none")
+    monkeypatch.setattr(doctor, "CGROUPS", ((tmp_path / "memory.max", tmp_path / "memory.current"), none))
+    (tmp_path / "memory.current").write_text("2000000000\n")
     if limit:
         (tmp_path / "memory.max").write_text(limit)
     assert doctor.available_memory() == expected

@@ -109,6 +109,7 @@ LIES = {
     "temperature as text": (manifest(temperature="1"), "its temperature is"),
     "temperature true": (manifest(temperature=True), "its temperature is"),
     "temperature NaN": (manifest(temperature=float("nan")), "manifest.json is damaged .NaN is no number of JSON"),
+    "temperature of 400 digits": (manifest(temperature=10**400), "its temperature is"),
     "temperature infinite": (manifest(temperature=float("inf")), "Infinity is no number of JSON"),
     "temperature beyond floats": (text("manifest.json", '{"format_version": 1, "class_names": ["a"], "views": '
         '[[false, 0, 0]], "temperature": 1e999}'), "its temperature is"),
@@ -258,6 +259,7 @@ def test_a_run_that_names_a_folder_of_mine_gets_nothing_out_of_it(copied_run, fa
     before = tree(tmp_path)
     with pytest.raises(FmnistError, match=r"is not the data that .* was trained on"):
         fmnist.evaluate(copied_run.folder)
+    assert tree(tmp_path) == before
     config(data="/etc\x1b[2J")(copied_run.folder)
     before = tree(tmp_path)
     with pytest.raises(FmnistError, match="no data folder /etc"):

@@ -1,5 +1,7 @@
 """The networks: their shape, their start, their weights."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -44,6 +46,14 @@ def test_the_seed_decides_the_initial_weights(preset):
     )
     assert all((first[name] == again[name]).all() for name in first)
     assert not all((first[name] == other[name]).all() for name in first)
+
+
+def test_the_generators_of_the_caller_are_left_alone():
+    np.random.seed(3)
+    random.seed(3)
+    model.build(Config.from_preset("fast", seed=1), 10, "float32")
+    assert random.random() == random.Random(3).random()
+    assert np.random.random() == np.random.RandomState(3).random()
 
 
 def test_whitening_decorrelates(small):

@@ -1,6 +1,7 @@
 """From photo to 28x28: what is found, what it becomes, and what is refused. All pictures are made here."""
 
 import io
+import struct
 
 import numpy as np
 import pillow_heif
@@ -252,6 +253,16 @@ def test_bad_pictures_are_one_line(case, tmp_path):
     with pytest.raises(FmnistError, match=expected) as caught:
         photo.read(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [struct.error("bad"), RuntimeError("Security limit exceeded")])
+def test_whatever_a_decoder_raises_is_one_line(monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(photo.ImageOps, "exif_transpose", fail)
+    with pytest.raises(FmnistError, match=r"upload cannot be read as a picture \(.*\); it may be damaged"):
+        photo.read(WHOLE, "upload")
 
 
 def test_heic_is_read_upright(tmp_path):

@@ -137,6 +137,22 @@ def test_a_graph_that_disagrees_is_not_accepted(copied_run, small, monkeypatch):
     assert not (copied_run.folder / "model-int8.onnx").exists()
 
 
+def test_a_hostile_graph_is_not_taken_apart(copied_run, small, monkeypatch):
+    graph = onnx.load_from_string(copied_run.onnx_path.read_bytes())
+    tensor = graph.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    content = graph.SerializeToString()
+    copied_run.onnx_path.write_bytes(content)
+    manifest = copied_run.manifest()
+    manifest["sha256"]["model.onnx"] = idx.sha256(content)
+    (copied_run.folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(quantise, "quantise", None)
+    with pytest.raises(FmnistError, match="a tensor whose values"):
+        quantise.finish(copied_run, small)
+
+
 def test_a_run_in_use_is_left_alone(copied_run, small):
     """Another process may be about to write the manifest."""
     before = (copied_run.folder / "manifest.json").read_bytes()

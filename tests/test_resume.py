@@ -254,12 +254,49 @@ def test_settings_of_tensorflow_belong_to_the_environment(monkeypatch):
     assert environment.differences(before, now) == ["TF_ENABLE_ONEDNN_OPTS is 0 and was not there"]
 
 
-def test_other_data_is_refused(cut, small):
+def without_export(folder, whole):
+    """Killed in its export: all its epochs, no checkpoint, no graph."""
+    shutil.rmtree(folder)
+    shutil.copytree(whole.folder, folder)
+    for name in ("manifest.json", "model.onnx"):
+        (folder / name).unlink()
+
+
+STAGES = {
+    "between two epochs": lambda folder, whole, small: None,
+    "exported half-way": lambda folder, whole, small: export.finish(runs.open_run(folder), small),
+    "killed in its export": lambda folder, whole, small: without_export(folder, whole),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_other_data_is_refused(cut, whole, small, stage):
+    STAGES[stage](cut, whole, small)
     before = tree(cut)
     other = dataclasses.replace(small, sha256={**small.sha256, "t10k-labels-idx1-ubyte": "0" * 64})
     with pytest.raises(FmnistError, match="is not the data that"):
         fmnist.resume(cut, dataset=other)
     assert tree(cut) == before
+
+
+def test_spoilt_weights_of_a_finished_run_are_not_exported_anew(whole, small, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    flip(folder / "weights.safetensors")
+    before = tree(folder)
+    with pytest.raises(FmnistError, match=r"weights.safetensors is damaged or not the file that its manifest names"):
+        fmnist.resume(folder, dataset=small)
+    assert tree(folder) == before
+
+
+def test_a_run_that_a_callback_ended_early_goes_on(config, whole, small, tmp_path, no_export):
+    class StopEarly(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch + 1 == CUT_AFTER
+
+    run = fmnist.train(config, [StopEarly()], dataset=small, folder=tmp_path / "run")
+    assert len(run.history()) == CUT_AFTER
+    fmnist.resume(run, dataset=small)
+    assert outcome(run.folder) == outcome(whole.folder)
 
 
 def test_two_at_once_are_refused(config, small, tmp_path):

@@ -1,7 +1,9 @@
 """Training on a small part of the real data: what it leaves, what it repeats, what cannot stop it."""
 
 import dataclasses
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import fmnist
-from fmnist import augment, data, idx, model, plots, runs, training
+from fmnist import augment, data, export, idx, locks, model, plots, runs, training
 from fmnist.errors import FmnistError
 
 
@@ -71,6 +73,44 @@ def test_a_full_run_takes_its_temperature_from_the_split_run(quick, small, tmp_p
     full = fmnist.train(dataclasses.replace(quick, full=True, seed=1), dataset=small, folder=tmp_path / "full")
     assert full.manifest()["calibrated_by"] == "split"
     assert full.manifest()["temperature"] == on_split.manifest()["temperature"]
+
+
+SPOILT_TWINS = {
+    "its environment is no JSON": lambda run: (run.folder / "environment.json").write_text("{"),
+    "its graph is cut in half": lambda run: run.onnx_path.write_bytes(run.onnx_path.read_bytes()[:1000]),
+    "its acceptance is gone": lambda run: rewrite(run, acceptance=None),
+    "it was exported half-way": lambda run: rewrite(run, epochs_trained=0),
+}
+
+
+def rewrite(run, **changes):
+    (run.folder / "manifest.json").write_text(json.dumps({**run.manifest(), **changes}))
+
+
+def test_no_temperature_is_taken_from_a_spoilt_run(quick, small, tmp_path):
+    """Nor does it stand in the way of the export beside it."""
+    on_split = fmnist.train(quick, dataset=small, folder=tmp_path / "split")
+    full = fmnist.train(dataclasses.replace(quick, full=True), dataset=small, folder=tmp_path / "full")
+    for spoil in SPOILT_TWINS.values():
+        folder = tmp_path / "copies"
+        twin, copy = (runs.open_run(shutil.copytree(run.folder, folder / run.folder.name)) for run in (on_split, full))
+        assert export._twin_on_split(copy) == twin
+        spoil(twin)
+        assert export._twin_on_split(copy) is None
+        shutil.rmtree(folder)
+
+
+def test_an_evaluation_goes_with_the_graph_that_it_was_of(small_run, small, tmp_path):
+    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))
+    fmnist.evaluate(run)
+    export.finish(run, small)
+    assert (run.folder / "report.html").exists()
+    rewrite(run, temperature=2.0)
+    export.finish(run, small)
+    assert not (run.folder / "report.html").exists()
+    assert not (run.folder / "evaluation.json").exists()
+    with locks.hold(run.folder), pytest.raises(FmnistError, match="is in use by another fmnist"):
+        fmnist.evaluate(run)
 
 
 def test_no_temperature_is_taken_from_a_run_on_other_data(quick, small, tmp_path, caplog):
@@ -248,6 +288,7 @@ def test_jax_trains_the_same_code(small_folder, tmp_path):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Exported" not in done.stderr
     run = runs.open_run(tmp_path / "run")
     assert run.environment()["backend"] == "jax"
     assert run.history()[-1]["accuracy"] > run.history()[0]["accuracy"]

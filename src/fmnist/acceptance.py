@@ -123,6 +123,8 @@ class Acceptance:
             values = arrays[name]
             if values.shape != shape or not np.isfinite(values).all():
                 raise ValueError(f"{name} is of shape {values.shape}, expected finite numbers of shape {shape}")
+        if not (found.scale > 0 and (found.variance > 0).all()):
+            raise ValueError("scale or variance is not above 0")
         return replace(found, low=float(found.low), scale=float(found.scale), threshold=float(found.threshold))
 
 

@@ -43,13 +43,16 @@ class DamagedCheckpointError(FmnistError):
 
 
 def write(run: runs.Run, checkpoint: Checkpoint) -> None:
-    """Leave a checkpoint in the run folder, in one step, and drop those before the previous one.
+    """Leave a checkpoint in the run folder, in one step, and drop all but it and the one of the epoch before.
 
     Raises:
         OSError: if it cannot be written; those before are intact.
     """
-    atomic.write(_path(run, len(checkpoint.history)), to_bytes(checkpoint, run.config))
-    for path in _paths(run)[:-NUM_KEPT]:
+    num_epochs = len(checkpoint.history)
+    atomic.write(_path(run, num_epochs), to_bytes(checkpoint, run.config))
+    # By number, not by rank: a damaged one of a later epoch, which is repeated now, must not push this one out.
+    kept = {_path(run, number) for number in range(num_epochs - NUM_KEPT + 1, num_epochs + 1)}
+    for path in set(_paths(run)) - kept:
         path.unlink()
 
 
@@ -63,7 +66,7 @@ def newest(run: runs.Run) -> Checkpoint | None:
         try:
             return from_bytes(untrusted.read(path, untrusted.MAX_MODEL_BYTES, "remove it"), run.config, path)
         except DamagedCheckpointError as error:
-            log.warning("%s; the run goes on from the one before", error)
+            log.warning("%s; it is passed over", error)
     return None
 
 
@@ -141,4 +144,4 @@ def _path(run: runs.Run, num_epochs: int) -> Path:
 
 def _paths(run: runs.Run) -> list[Path]:
     """Those in the folder, oldest first."""
-    return sorted(run.folder.glob("checkpoint-*.safetensors"), key=lambda path: (len(path.name), path.name))
+    return sorted(run.folder.glob("checkpoint-*.safetensors"))

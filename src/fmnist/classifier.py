@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from fmnist import data, environment, graph, photo, runs
+from fmnist import data, environment, graph, idx, photo, runs
 from fmnist.acceptance import Acceptance, sureness
 from fmnist.errors import FmnistError, one_line
 
@@ -40,6 +40,7 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.acceptance = acceptance
         self.name = name
+        self.sha256 = idx.sha256(onnx)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = environment.num_processors()
         options.log_severity_level = 3
@@ -58,6 +59,12 @@ class Classifier:
         if widths["probabilities"] != len(self.class_names):
             raise FmnistError(
                 f"the graph of {name} knows {widths['probabilities']} classes, but {len(self.class_names)} are named"
+            )
+
+        if acceptance and len(acceptance.projection) != widths["features"]:
+            raise FmnistError(
+                f"the acceptance of {name} is of {len(acceptance.projection)} features, but its graph gives "
+                f"{widths['features']}"
             )
 
     @classmethod
@@ -129,6 +136,8 @@ class Classifier:
                     f"the graph of {self.name} gives {name} of shape {outputs[name].shape} or no numbers; expected "
                     f"finite ones of shape {shape}"
                 )
+        if len(outputs["features"]) != len(images) or not np.isfinite(outputs["features"]).all():
+            raise FmnistError(f"the graph of {self.name} gives features that are no numbers, or too few")
         return outputs
 
     def classify(self, source: Path | str | bytes | Image.Image | np.ndarray) -> dict[str, Any]:

@@ -16,7 +16,7 @@ STRAIGHT_STEPS: tuple[View, ...] = tuple(
 )
 """The image itself first, then moved by a pixel each way, and all of these mirrored."""
 
-MAX_EPOCHS = 10_000
+MAX_EPOCHS = 5_000
 MAX_VIEWS = 64
 MAX_SHIFT = 14
 """Pixels: half an image."""

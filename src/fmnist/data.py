@@ -217,6 +217,15 @@ def check_images(images: np.ndarray) -> None:
         raise FmnistError(f"images are {images.dtype} of shape {images.shape}; expected uint8 of shape (n, 28, 28)")
 
 
+def spread(num_images: int, most: int) -> np.ndarray:
+    """Choose images evenly from first to last, since files may hold them class by class.
+
+    Returns:
+        (min(num_images, most),) indices, growing.
+    """
+    return np.linspace(0, num_images - 1, min(num_images, most)).astype(int)
+
+
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Turn class indices into rows with a single 1, by `keras.utils.to_categorical`.
 

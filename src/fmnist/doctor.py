@@ -31,8 +31,11 @@ LEAST_MEMORY, GOOD_MEMORY = 1.6 * GB, 3 * GB
 """Training `fast` takes 1.56 GB at the peak (LOG.md)."""
 LEAST_DISK, GOOD_DISK = 0.1 * GB, 1 * GB
 """The data takes 31 MB, a run some 5 MB."""
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where Linux writes what a container may take, in either of its versions."""
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""Where Linux writes what a container may take, and what it has taken, in either of its versions."""
 
 Answers = dict[str, str | None]
 """A source's name to why it does not help; None where it does."""
@@ -279,8 +282,9 @@ def start_keras() -> tuple[int, str]:
 
 def available_memory() -> int:
     """Give the bytes that a new program could take, within the limit of a container."""
-    limits = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
-    return min([psutil.virtual_memory().available, *(int(limit) for limit in limits if limit.isdigit())])
+    read = [[path.read_text().strip() for path in paths] for paths in CGROUPS if all(path.is_file() for path in paths)]
+    left = [max(0, int(limit) - int(taken)) for limit, taken in read if limit.isdigit()]
+    return min([psutil.virtual_memory().available, *left])
 
 
 def has_display() -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist import atomic, metrics, report, runs
+from fmnist import atomic, locks, metrics, report, runs
 from fmnist.classifier import Classifier
 from fmnist.data import Dataset
 from fmnist.errors import FmnistError
@@ -32,9 +32,15 @@ def evaluate(run: runs.Run | str | Path, seed: int | None = None) -> dict[str, A
         mistakes are the ten most confident), `samples_seed` and `class_names`.
 
     Raises:
-        FmnistError: if the run is not finished, or its data is not at hand.
+        FmnistError: if the run is not finished, its data is not at hand, or another process works on it.
     """
     run = run if isinstance(run, runs.Run) else runs.open_run(run)
+    # Else the run could go on meanwhile, and get an evaluation of a model that it no longer has.
+    with locks.hold(run.folder):
+        return _evaluate(run, seed)
+
+
+def _evaluate(run: runs.Run, seed: int | None) -> dict[str, Any]:
     classifier = Classifier.load(run)
     # The names that the model was trained with, should somebody have changed them in the data folder since.
     dataset = replace(run.load_data(), class_names=classifier.class_names)

@@ -32,6 +32,8 @@ MAX_DIFFERENCE = 1e-4
 BATCH_SIZE = 100
 NUM_FITTED = 10_000
 """Training images by which the acceptance score learns where the classes lie: a thousand a class."""
+DECIDING = ("class_names", "views", "temperature", "epochs_trained")
+"""What, with the weights, the answers of a graph follow from. Its bytes say less: Keras numbers the names in them."""
 TINY = 1e-30
 """Keeps the logarithm finite where a probability has underflowed."""
 
@@ -64,6 +66,7 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None, train_seconds: fl
 def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | None) -> dict[str, Any]:
     environment = run.environment()
     dataset = dataset or run.load_data()
+    runs.refuse_other_data(run, dataset, environment["data_sha256"])
     parts = data.split(dataset, run.config.seed, run.config.full)
     network = model.load_model(run)
     if not all(np.isfinite(values).all() for values in model.get_weights(network).values()):
@@ -71,7 +74,7 @@ def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | 
     calibration = _calibrate(run, network, parts)
 
     graph = CompleteGraph(network, run.config.views, calibration["temperature"])
-    images = parts.train_images[:NUM_CHECKED]
+    images = parts.train_images[data.spread(len(parts.train_images), NUM_CHECKED)]
     expected = _answers(graph, images)
     content = _to_onnx(graph)
     agreement = _check_agreement(content, dataset.class_names, images, expected)
@@ -81,6 +84,7 @@ def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | 
     agreement["max_difference_from_training_precision"] = float(np.abs(as_trained - expected).max())
 
     history = run.history()
+    before = run.manifest() if run.is_finished else {}
     manifest = {
         "format_version": runs.FORMAT_VERSION,
         "class_names": list(dataset.class_names),
@@ -88,13 +92,16 @@ def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | 
         **calibration,
         "epochs_trained": len(history),
         "parameters": network.count_params(),
-        "train_seconds": train_seconds or sum(row["seconds"] or 0 for row in history),
+        "train_seconds": train_seconds or before.get("train_seconds") or sum(row["seconds"] or 0 for row in history),
         "agreement": agreement,
         "sha256": {
             "weights.safetensors": idx.sha256(run.weights_path.read_bytes()),
             "model.onnx": idx.sha256(content),
         },
     }
+    if before and any(before[name] != manifest[name] for name in DECIDING):
+        # An evaluation of the graph before would be taken for one of this.
+        runs.unfinish(run)
     atomic.write(run.onnx_path, content)
     atomic.write_json(run.folder / "manifest.json", manifest)
     return manifest
@@ -165,8 +172,9 @@ def _calibrate(run: runs.Run, network: keras.Sequential, parts: data.Split) -> d
     needs images that the network has not seen.
     """
     graph = CompleteGraph(network, run.config.views, temperature=1.0)
-    known = _outputs(graph, parts.train_images[:NUM_FITTED], num_views=1)["features"]
-    acceptance = Acceptance.fit(known, parts.train_labels[:NUM_FITTED])
+    fitted = data.spread(len(parts.train_images), NUM_FITTED)
+    known = _outputs(graph, parts.train_images[fitted], num_views=1)["features"]
+    acceptance = Acceptance.fit(known, parts.train_labels[fitted])
     if len(parts.val_images):
         outputs = _outputs(graph, parts.val_images, len(graph.views))
         log_probabilities = np.log(outputs["probabilities"] + TINY)
@@ -211,13 +219,16 @@ def _twin_on_split(run: runs.Run) -> runs.Run | None:
     def settings(other: runs.Run) -> dict[str, Any]:
         return {**other.config.to_json(), "full": None, "seed": None}
 
-    twins = [
-        other
-        for other in runs.finished_runs(run.folder.absolute().parent)
-        if not other.config.full
-        and settings(other) == settings(run)
-        and other.environment()["data_sha256"] == run.environment()["data_sha256"]
-    ]
+    def is_twin(other: runs.Run) -> bool:
+        if other.config.full or settings(other) != settings(run) or not other.is_complete:
+            return False
+        try:
+            Acceptance.from_json(other.manifest()["acceptance"])
+            return other.environment()["data_sha256"] == run.environment()["data_sha256"]
+        except (FmnistError, KeyError, TypeError, ValueError):
+            return False
+
+    twins = [other for other in runs.finished_runs(run.folder.absolute().parent) if is_twin(other)]
     return max(twins, key=lambda other: other.created, default=None)
 
 
@@ -261,7 +272,9 @@ def _finish_in_fresh_process(run: runs.Run, train_seconds: float | None) -> dict
     if done.returncode != 0:
         raise FmnistError(f"export of {run.folder} on TensorFlow failed: {(done.stderr.splitlines() or [''])[-1]}")
     for line in done.stderr.splitlines():
-        log.warning(line.removeprefix("fmnist: "))
+        if line.startswith("fmnist: "):
+            log.warning(line.removeprefix("fmnist: "))
     if train_seconds is not None:
-        atomic.write_json(run.folder / "manifest.json", {**run.manifest(), "train_seconds": train_seconds})
+        with locks.hold(run.folder):
+            atomic.write_json(run.folder / "manifest.json", {**run.manifest(), "train_seconds": train_seconds})
     return run.manifest()

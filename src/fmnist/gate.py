@@ -5,10 +5,13 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("fmnist")
@@ -44,19 +47,30 @@ def page_policy(page: str) -> str:
     )
 
 
+Failure = Callable[[Request, Exception], Awaitable[Response]]
+
+
 class Gate:
     """What every request passes on its way in, and every answer on its way out."""
 
-    def __init__(self, app: ASGIApp, page_policy: str):
+    def __init__(self, app: ASGIApp, page_policy: str, failure: Failure):
+        """Stand before an application.
+
+        Args:
+            app: the application.
+            page_policy: the Content-Security-Policy of the page.
+            failure: answers an error that nobody foresaw.
+        """
         self._app = app
         self._page_policy = page_policy
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         policy = DOCS_POLICY if scope["path"].startswith("/docs") else self._page_policy
-        started, num_bytes = time.perf_counter(), 0
+        started, num_bytes, is_answered = time.perf_counter(), 0, False
 
         async def counted() -> Message:
             nonlocal num_bytes
@@ -65,6 +79,8 @@ class Gate:
             return message
 
         async def sent(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update({**HEADERS, "Content-Security-Policy": policy})
                 if (scope["method"], scope["path"]) == ("POST", "/v1/classify"):
@@ -73,7 +89,13 @@ class Gate:
             await send(message)
 
         if Headers(scope=scope).get("host", "").partition(":")[0].lower() in HOST_NAMES:
-            await self._app(scope, counted, sent)
+            try:
+                await self._app(scope, counted, sent)
+            except Exception as error:
+                # Starlette's own answer would be given outside of this gate, without its headers and its log.
+                if not is_answered:
+                    await (await self._failure(Request(scope), error))(scope, counted, sent)
+                raise
         else:
             message = f"this server is {' or '.join(HOST_NAMES)} and nothing else; ask it by one of these names"
             await JSONResponse({"error": message}, HTTPStatus.MISDIRECTED_REQUEST)(scope, counted, sent)

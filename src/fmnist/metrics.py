@@ -89,9 +89,10 @@ def classification_report(
         "num_images": len(labels),
         "accuracy": num_right / len(labels),
         "accuracy_interval_95": list(wilson_interval(num_right, len(labels))),
-        "precision_macro": float(np.mean(precision)),
-        "recall_macro": float(np.mean(recall)),
-        "f1_macro": float(np.mean(f1)),
+        # of the classes that there are images of; another would count as a failure
+        "precision_macro": float(np.mean(scores[0][scores[3] > 0])),
+        "recall_macro": float(np.mean(scores[1][scores[3] > 0])),
+        "f1_macro": float(np.mean(scores[2][scores[3] > 0])),
         "keras_precision": keras_precision,
         "keras_recall": keras_recall,
         "per_class": [

@@ -4,6 +4,7 @@ Every network takes images of shape (n, 28, 28, 1), float32 in [0, 1], and gives
 """
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -127,9 +128,20 @@ def build(config: Config, num_classes: int, precision: str) -> keras.Sequential:
     Returns:
         The network, built; its whitening stem, if it has one, still waits for `whiten`.
     """
-    keras.utils.set_random_seed(config.seed)
-    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"), _seeded(config.seed):
         return BUILDERS[config.network](num_classes)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Keras draws initial weights from the global generators; those of the caller are as before afterwards."""
+    before = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 @contextmanager
@@ -259,6 +271,8 @@ def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
 
     path = run.weights_path
     if not os.path.lexists(path):
+        if run.folder.absolute() == runs.PACKAGED_FOLDER:
+            raise FmnistError("the model that comes with fmnist is a graph alone; `make box` trains its network")
         raise FmnistError(
             f"run {run.folder} has no weights: it stopped before its first epoch was over; "
             f"`fmnist train --resume {run.folder}` goes on"

@@ -6,6 +6,7 @@ be found first, and what is not garment becomes black.
 """
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -39,6 +40,11 @@ SMALLEST_GARMENT = 0.01
 LARGEST_GARMENT = 0.98
 MOST_OF_BORDER = 0.15
 """Share of the picture's border that a garment may lie on before it counts as cut off."""
+
+DECODING_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, RuntimeError, struct.error,
+)  # fmt: skip
+"""What Pillow and libheif raise at bytes that are not what they say."""
 
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
@@ -98,7 +104,7 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
         raise FmnistError(f"{name} is no picture; expected {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+    except DECODING_ERRORS as error:
         reason = " ".join(str(error).split())
         raise FmnistError(f"{name} cannot be read as a picture ({reason}); it may be damaged") from error
 

@@ -66,7 +66,7 @@ class Model(BaseModel):
     class_names: list[str]
     temperature: float = Field(description="What the logits are divided by; it is inside the graph.")
     acceptance_threshold: float | None = Field(description="The least acceptance that counts as sure.")
-    sha256: str = Field(description="Of `model.onnx`.")
+    sha256: str = Field(description="Of the graph that answers.")
 
 
 class Sample(BaseModel):

@@ -43,11 +43,14 @@ def finish(run: runs.Run, dataset: data.Dataset | None = None) -> dict[str, Any]
             new graph disagrees.
     """
     with locks.hold(run.folder):
+        # Refuses a graph that is more than a model, before other packages take it apart.
+        original = Classifier.load(run)
         manifest = run.manifest()
         dataset = dataset or run.load_data()
         parts = data.split(dataset, run.config.seed, run.config.full)
-        content = quantise(run.read_onnx(), parts.train_images[:NUM_CALIBRATION_IMAGES])
-        record = {"bytes": len(content), **_compare(run, Classifier(content, manifest["class_names"]), parts)}
+        chosen = data.spread(len(parts.train_images), NUM_CALIBRATION_IMAGES)
+        content = quantise(run.read_onnx(), parts.train_images[chosen])
+        record = {"bytes": len(content), **_compare(original, Classifier(content, original.class_names), parts)}
         if record["same_top1"] < MIN_SAME_TOP1:
             raise FmnistError(
                 f"the int8 graph gives the same answer as the float one on {record['same_top1']:.1%} of the "
@@ -87,9 +90,9 @@ def quantise(content: bytes, images: np.ndarray) -> bytes:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-        graph = onnx.load(quantised)
-    shorten(graph)
-    result: bytes = graph.SerializeToString()
+        shortened = onnx.load(quantised)
+    shorten(shortened)
+    result: bytes = shortened.SerializeToString()
     return result
 
 
@@ -142,26 +145,26 @@ def pool_last(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def shorten(model: onnx.ModelProto) -> None:
     """Number the tensors, and drop the names of nodes and the notes of shapes: a tenth of a small file is names."""
-    graph = model.graph
-    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
-    produced = (name for node in graph.node for name in node.output)
-    names = [name for name in (*(tensor.name for tensor in graph.initializer), *produced) if name not in kept]
+    kept = {value.name for value in (*model.graph.input, *model.graph.output)} | {""}
+    produced = (name for node in model.graph.node for name in node.output)
+    names = [name for name in (*(tensor.name for tensor in model.graph.initializer), *produced) if name not in kept]
     short = {name: f"t{number}" for number, name in enumerate(names)}
-    for tensor in graph.initializer:
+    for tensor in model.graph.initializer:
         tensor.name = short.get(tensor.name, tensor.name)
-    for node in graph.node:
+    for node in model.graph.node:
         node.input[:] = [short.get(name, name) for name in node.input]
         node.output[:] = [short.get(name, name) for name in node.output]
         node.ClearField("name")
         node.ClearField("doc_string")
-    del graph.value_info[:]
+    del model.graph.value_info[:]
     del model.metadata_props[:]
 
 
-def _compare(run: runs.Run, quantised: Classifier, parts: data.Split) -> dict[str, Any]:
+def _compare(original: Classifier, quantised: Classifier, parts: data.Split) -> dict[str, Any]:
     has_validation = len(parts.val_images) > 0
-    images = parts.val_images if has_validation else parts.train_images[-NUM_COMPARED_IMAGES:]
-    found, expected = (graph.predict(images).argmax(axis=1) for graph in (quantised, Classifier.load(run)))
+    chosen = data.spread(len(parts.train_images), NUM_COMPARED_IMAGES)
+    images = parts.val_images if has_validation else parts.train_images[chosen]
+    found, expected = (asked.predict(images).argmax(axis=1) for asked in (quantised, original))
     return {
         "compared_on": "validation" if has_validation else "training",
         "num_images": len(images),

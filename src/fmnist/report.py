@@ -52,7 +52,7 @@ def render(run: runs.Run, evaluation: dict[str, Any], dataset: Dataset) -> str:
         environment=run.environment(),
         history=history,
         dataset=dataset,
-        hardest=min(evaluation["per_class"], key=lambda row: row["f1"]),
+        hardest=min((row for row in evaluation["per_class"] if row["num_images"]), key=lambda row: row["f1"]),
         confusions=largest_confusions(evaluation["confusion"], class_names),
         figures={name: _data_url(figure) for name, figure in figures.items()},
         command=train_command(run),

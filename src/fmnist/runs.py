@@ -82,12 +82,12 @@ class Run:
         """
         try:
             manifest = self.manifest()
+            return manifest["epochs_trained"] == self.config.epochs and all(
+                manifest["sha256"].get(path.name) == idx.sha256(untrusted.read(path, untrusted.MAX_MODEL_BYTES, MEND))
+                for path in (self.weights_path, self.onnx_path)
+            )
         except FmnistError:
             return False
-        return manifest["epochs_trained"] == self.config.epochs and all(
-            path.is_file() and manifest["sha256"].get(path.name) == idx.sha256(path.read_bytes())
-            for path in (self.weights_path, self.onnx_path)
-        )
 
     def environment(self) -> dict[str, Any]:
         """Read what the run was trained on: versions, processor, threads, precision, data.
@@ -108,7 +108,7 @@ class Run:
         a data set are read, and they are used only if their hashes are those that the run has on record.
         """
         dataset = data.load_from(self.config.data)
-        _refuse_other_data(self, dataset, self.environment()["data_sha256"])
+        refuse_other_data(self, dataset, self.environment()["data_sha256"])
         return dataset
 
     def history(self) -> History:
@@ -309,7 +309,7 @@ def record_environment(run: Run, dataset: data.Dataset, backend: str, precision:
         except FmnistError as error:
             log.warning("%s; it is written anew", error)
         else:
-            _refuse_other_data(run, dataset, before["data_sha256"])
+            refuse_other_data(run, dataset, before["data_sha256"])
             changes = environment.differences(before, now)
             if not changes:
                 return
@@ -318,7 +318,12 @@ def record_environment(run: Run, dataset: data.Dataset, backend: str, precision:
     atomic.write_json(path, now)
 
 
-def _refuse_other_data(run: Run, dataset: data.Dataset, expected: dict[str, str]) -> None:
+def refuse_other_data(run: Run, dataset: data.Dataset, expected: dict[str, str]) -> None:
+    """Refuse data whose hashes are not those that a run has on record.
+
+    Raises:
+        FmnistError: naming both.
+    """
     if dataset.sha256 != expected:
         raise FmnistError(
             f"the data from {dataset.source} is not the data that {run.folder} was trained on (its SHA-256 "

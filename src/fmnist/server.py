@@ -56,7 +56,7 @@ def create_app(
 
     Args:
         classifier: answers.
-        manifest: of its run: temperature, threshold, SHA-256.
+        manifest: of its run, for the temperature.
         dataset: whose test images can be tried; None hides them.
         limits: how much to take on.
 
@@ -67,11 +67,17 @@ def create_app(
     page = Path(__file__).with_name("demo.html").read_text(encoding="utf-8")
     about = {"title": "fmnist", "summary": "What does a picture of a garment show?", "version": version("fmnist")}
     app = FastAPIOffline(redoc_url=None, **about)
-    app.add_middleware(Gate, page_policy=page_policy(page))
-    for kind in (*FORESEEN, Exception):
+    app.add_middleware(Gate, page_policy=page_policy(page), failure=failure)
+    for kind in FORESEEN:
         app.add_exception_handler(kind, failure)
     places = asyncio.Semaphore(limits.places)
     threads = ThreadPoolExecutor(limits.threads, "picture")
+
+    def leave(work: asyncio.Future[Any]) -> None:
+        places.release()
+        # Looked at, or asyncio prints the traceback of a picture that failed after its client had its 503.
+        if not work.cancelled():
+            work.exception()
 
     @app.post(
         "/v1/classify", responses=CLASSIFY_FAILURES, openapi_extra=PICTURE_BODY, response_model_exclude_unset=True
@@ -89,7 +95,7 @@ def create_app(
             places.release()
             raise
         # A thread cannot be stopped: its place is free when it is done, not when its client has given up.
-        work.add_done_callback(lambda _: places.release())
+        work.add_done_callback(leave)
         try:
             return Answer.model_validate(await asyncio.wait_for(asyncio.shield(work), limits.work_seconds))
         except TimeoutError as error:
@@ -102,8 +108,8 @@ def create_app(
             name=classifier.name,
             class_names=list(classifier.class_names),
             temperature=manifest["temperature"],
-            acceptance_threshold=manifest.get("acceptance_threshold"),
-            sha256=manifest["sha256"]["model.onnx"],
+            acceptance_threshold=classifier.acceptance.threshold if classifier.acceptance else None,
+            sha256=classifier.sha256,
         )
 
     @app.get("/v1/samples")
@@ -157,9 +163,10 @@ def find_samples(run: Run) -> data.Dataset | None:
     for folder in folders:
         try:
             dataset = data.load_from(folder)
-        except FmnistError:
+            is_its_own = dataset.sha256 == run.environment()["data_sha256"]
+        except (FmnistError, OSError):
             continue
-        if dataset.sha256 == run.environment()["data_sha256"]:
+        if is_its_own:
             # The training images would only take up memory.
             return dataclasses.replace(dataset, train_images=dataset.train_images[:0].copy())
     return None
@@ -207,7 +214,8 @@ def prepare(app: FastAPI, debug: bool = False) -> uvicorn.Server:
         debug: print the traceback of an internal error.
 
     Returns:
-        The server. At Ctrl-C it lets what was begun end, for `SHUTDOWN_SECONDS` at most.
+        The server. At Ctrl-C it lets requests end for `SHUTDOWN_SECONDS` at most; pictures whose turn has not come by
+        then are still worked off, unheard.
     """
     config = uvicorn.Config(
         app,

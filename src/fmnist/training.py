@@ -41,7 +41,8 @@ def train(
 
     Args:
         config: what to train, from `Config.from_preset`.
-        callbacks: further Keras callbacks, to watch the run with.
+        callbacks: further Keras callbacks, to watch the run with. One that stops the training leaves a run that
+            `resume` goes on with; if it stops in mid-epoch, that epoch counts as over.
         dataset: the data, if it is in memory already; else what `config.data` names is loaded.
         folder: for the run; None takes a new name under `runs/`.
 
@@ -95,7 +96,6 @@ def resume(
     dataset = dataset or data.load_from(run.config.data)
     parts = data.split(dataset, run.config.seed, run.config.full)
     with locks.hold(run.folder):
-        runs.unfinish(run)
         # A run that is trained has no checkpoints any more; what it lacks is a whole export.
         if checkpoints.exist(run) or not run.is_trained:
             fit(run, dataset, parts, callbacks)
@@ -118,6 +118,7 @@ def fit(
     config = run.config
     precision = model.choose_precision(config.precision)
     runs.record_environment(run, dataset, keras.backend.backend(), precision)
+    runs.unfinish(run)
 
     num_classes = len(dataset.class_names)
     network = model.build(config, num_classes, precision)
@@ -145,8 +146,9 @@ def fit(
         callbacks=[preparing, recording, *callbacks],
         verbose=0,
     )
-    # Weights and history are all that the export needs.
-    checkpoints.remove(run)
+    # Weights and history are all that the export needs; but a callback may have ended the training early.
+    if run.is_trained:
+        checkpoints.remove(run)
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
