@@ -27,7 +27,6 @@ from fmnist import idx, runs
 from fmnist.config import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
-KILLED = -9
 SHARE_OF_LATE_KILLS = 1 / 4
 
 
@@ -41,15 +40,16 @@ def command(arguments: argparse.Namespace, folder: Path) -> list[str]:
     return [*words, "--data", str(arguments.data)] if arguments.data else words
 
 
-def run_for(words: list[str], seconds: float | None) -> tuple[int, str]:
-    """Run a command, killing it after so many seconds; give its exit code and what it said last."""
+def run_for(words: list[str], seconds: float | None) -> tuple[int | None, str]:
+    """Run a command, killing it after so many seconds; give its exit code, None if so killed, and its last words."""
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             _, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
-            _, err = process.communicate()
-    return process.returncode, (err.strip().splitlines() or [""])[-1]
+            process.communicate()
+            return None, ""
+    return process.returncode, (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def chain(arguments: argparse.Namespace, folder: Path, draw: Callable[[], float]
     while True:
         after = draw() if len(kills) < most else None
         code, message = run_for(command(arguments, folder), after)
-        if code != KILLED:
-            return {"kills": kills, "error": message or f"exit code {code}" if code else None}
+        if code is not None:
+            return {"kills": kills, "error": message if code else None}
         kills.append({"after_seconds": after, **state(folder)})
         print(f"killed: {kills[-1]}", file=sys.stderr)
 
