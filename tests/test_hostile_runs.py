@@ -17,6 +17,7 @@ from test_damaged_data import tree
 
 import fmnist
 from fmnist import atomic, forms, idx, model, runs, untrusted
+from fmnist.config import MAX_EPOCHS
 from fmnist.errors import FmnistError
 
 PACKAGE = Path(fmnist.__file__).parent
@@ -411,7 +412,7 @@ MANIFEST = {
     views=st.lists(
         st.tuples(st.booleans(), st.integers(-14, 14), st.integers(-14, 14)).map(list), min_size=1, max_size=9
     ),
-    epochs_trained=st.integers(0, 10_000),
+    epochs_trained=st.integers(0, MAX_EPOCHS),
 )
 def test_a_manifest_reads_back_as_it_was_written(tmp_path_factory, **changes):
     folder = tmp_path_factory.mktemp("any")

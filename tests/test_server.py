@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fmnist
-from fmnist import photo, server
+from fmnist import photo, runs, server
 from fmnist.protocol import Limits
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -121,17 +121,24 @@ def test_the_steps_come_when_asked_for(port):
     assert pictures["28x28"].size == (28, 28)
 
 
-def test_the_model_says_what_it_is(port, small_run):
+def test_the_model_says_what_it_is(port, classifier, small_run):
     document = json.loads(ask(port, path="/v1/model")[2])
     manifest = small_run.manifest()
     assert document == {
         "name": str(small_run.folder),
         "class_names": manifest["class_names"],
         "temperature": manifest["temperature"],
-        "acceptance_threshold": manifest["acceptance_threshold"],
+        "acceptance_threshold": classifier.acceptance.threshold,
         "sha256": manifest["sha256"]["model.onnx"],
     }
     assert json.loads(ask(port)[2]) == {"status": "ok"}
+
+
+def test_the_packaged_model_names_the_graph_that_answers():
+    run = runs.packaged()
+    with serving(fmnist.Classifier.load(), run.manifest()) as port:
+        document = json.loads(ask(port, path="/v1/model")[2])
+    assert document["sha256"] == run.manifest()["sha256"][runs.INT8_FILE]
 
 
 def test_samples_are_test_images_of_every_class(port, small):
@@ -361,6 +368,7 @@ def test_an_internal_error_tells_nothing(capfd, caplog):
         def answer(self, _):
             raise ValueError("something private")
 
+    caplog.set_level("INFO")
     with serving(Broken(), {}) as port:
         status, headers, document = classify(port, PICTURE)
         assert (status, document) == (500, {"error": "internal error (ValueError)"})
