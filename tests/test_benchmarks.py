@@ -1,6 +1,7 @@
 """Each benchmark in its smallest form: untested means rotten."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_every_kept_result_names_its_commit_and_versions():
     assert results
     for path in results:
         document = json.loads(path.read_text())
-        assert document["commit"] != "unknown", path
+        assert re.fullmatch("[0-9a-f]{12}", document["commit"]), path
         assert document["versions"]["keras"], path
         assert document["processor"], path
 
