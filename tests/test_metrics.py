@@ -76,6 +76,14 @@ def test_report_against_counts_by_hand():
     assert [row["num_images"] for row in report["per_class"]] == [3, 2, 1]
 
 
+def test_a_class_without_images_is_no_failure():
+    """As where `labels.txt` names more classes than there are pictures of."""
+    probabilities = np.eye(3)[[0, 1, 0, 1]]
+    report = metrics.classification_report(probabilities, np.array([0, 1, 0, 1]), ("a", "b", "c"))
+    assert (report["precision_macro"], report["recall_macro"], report["f1_macro"]) == (1, 1, 1)
+    assert [row["num_images"] for row in report["per_class"]] == [2, 2, 0]
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), distortion=st.floats(0.3, 3))
 def test_temperature_undoes_a_distortion(seed, distortion):
