@@ -45,7 +45,7 @@ BAD_SETTINGS = [
     ({"views": [[False, 0, 15]]}, "shifted by at most 14"),
     ({"views": [[0, 0, 0]]}, "views is"),
     ({"colour": "red"}, "not a configuration"),
-    ({"epochs": "many"}, "epochs is many; expected a whole number from 1 to 10000"),
+    ({"epochs": "many"}, "epochs is many; expected a whole number from 1 to 5000"),
     ({"epochs": 3.0}, "epochs is 3.0"),
     ({"epochs": True}, "epochs is True"),
     ({"epochs": 10**9}, "epochs is 1000000000"),

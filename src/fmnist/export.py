@@ -102,6 +102,7 @@ def _finish(run: runs.Run, dataset: data.Dataset | None, train_seconds: float | 
     if before and any(before[name] != manifest[name] for name in DECIDING):
         # An evaluation of the graph before would be taken for one of this.
         runs.unfinish(run)
+    atomic.remove_leftovers(run.folder)
     atomic.write(run.onnx_path, content)
     atomic.write_json(run.folder / "manifest.json", manifest)
     return manifest
