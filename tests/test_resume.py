@@ -295,6 +295,7 @@ def test_a_run_that_a_callback_ended_early_goes_on(config, whole, small, tmp_pat
 
     run = fmnist.train(config, [StopEarly()], dataset=small, folder=tmp_path / "run")
     assert len(run.history()) == CUT_AFTER
+    assert len(each_checkpoint(run.folder)) == CUT_AFTER
     fmnist.resume(run, dataset=small)
     assert outcome(run.folder) == outcome(whole.folder)
 
