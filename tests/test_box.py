@@ -6,6 +6,7 @@ import pytest
 import fmnist
 from fmnist import data, runs
 from fmnist.config import PRESETS, Config
+from fmnist.errors import FmnistError
 
 MAX_BYTES = 150_000
 
@@ -36,6 +37,11 @@ def test_it_is_as_good_as_it_says(box, fashion):
     accuracy = (answers.argmax(axis=1) == parts.val_labels).mean()
     assert accuracy == pytest.approx(box.manifest()["int8"]["accuracy"], abs=0.002)
     assert accuracy > 0.925
+
+
+def test_it_has_no_network_to_go_on_with(box):
+    with pytest.raises(FmnistError, match="is a graph alone; `make box` trains its network"):
+        fmnist.load_model(box)
 
 
 def test_it_answers_where_there_is_no_run(cli, tmp_path, monkeypatch, fashion):

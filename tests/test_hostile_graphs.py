@@ -235,6 +235,16 @@ def test_answers_that_are_no_numbers_are_refused():
         fmnist.Classifier(model.SerializeToString(), NAMES).predict(np.ones((1, 28, 28), np.uint8))
 
 
+def test_features_that_are_no_numbers_are_refused():
+    model = plain()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(np.nan), "nothing"))
+    model.graph.node[1].output[0] = "flat"
+    model.graph.node[2].input[0] = "flat"
+    model.graph.node.append(helper.make_node("Mul", ["flat", "nothing"], ["features"]))
+    with pytest.raises(FmnistError, match="features that are no numbers"):
+        fmnist.Classifier(model.SerializeToString(), NAMES).predict(np.ones((1, 28, 28), np.uint8))
+
+
 def test_answers_of_another_shape_than_declared_are_refused():
     """Two answers for one image, which the declared shape does not tell."""
     model = plain()

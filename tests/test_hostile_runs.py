@@ -48,6 +48,14 @@ def environment(**changes):
     return rewrite("environment.json", **changes)
 
 
+def acceptance(**changes):
+    def change(folder):
+        known = json.loads((folder / "manifest.json").read_text())["acceptance"]
+        rewrite("manifest.json", acceptance={**known, **changes})(folder)
+
+    return change
+
+
 def config(**changes):
     def change(folder):
         document = json.loads((folder / "config.json").read_text())
@@ -136,6 +144,9 @@ LIES = {
         lambda folder: (folder / "manifest.json").write_bytes(b"\xff{}"),
         "manifest.json is damaged",
     ),
+    "an acceptance without a scale": (acceptance(scale=0), "its acceptance: scale or variance is not above 0"),
+    "an acceptance without variance": (acceptance(variance=[0] * 9), "its acceptance: scale or variance is not above"),
+    "an acceptance of other features": (acceptance(projection=[[0] * 9] * 3), "is of 3 features, but its graph gives"),
     "endless training": (config(epochs=10**9), "config.json is damaged .epochs is 1000000000; expected"),
     "an endless batch": (config(batch_size=10**15), "config.json is damaged .batch_size"),
     "a network by another name": (config(network="__import__"), "config.json is damaged .network"),
