@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import fmnist
-from fmnist import idx, locks, quantise, runs
+from fmnist import environment, idx, locks, quantise, runs
 from fmnist.errors import FmnistError
 
 
@@ -50,6 +50,24 @@ def test_it_has_the_same_inputs_and_outputs_and_gives_nearly_the_same(quantised_
             assert np.abs(found[name] - expected[name]).mean() < 0.01
         scale = np.abs(expected["features"]).mean()
         assert 0 < np.abs(found["features"] - expected["features"]).mean() < 0.05 * scale
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact_way"),
+    [("fpu avx2", "1"), ("", "1"), ("fpu avx2 avx_vnni", "0"), ("fpu avx512f avx512_vnni", "0")],
+)
+def test_only_processors_that_need_it_go_the_slower_exact_way(quantised_run, monkeypatch, flags, exact_way):
+    monkeypatch.setattr(environment, "cpu_info", lambda: {"flags": flags})
+    options = fmnist.Classifier.load(quantised_run, int8=True)._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == exact_way
+
+
+def test_an_int8_graph_gives_the_same_on_every_processor(quantised_run, small, monkeypatch):
+    """As far as this one tells: with VNNI both ways are exact, without it the exact one is taken twice."""
+    as_here = fmnist.Classifier.load(quantised_run, int8=True).predict(small.test_images)
+    monkeypatch.setattr(environment, "cpu_info", dict)
+    elsewhere = fmnist.Classifier.load(quantised_run, int8=True).predict(small.test_images)
+    np.testing.assert_allclose(as_here, elsewhere, atol=1e-6)
 
 
 def test_the_record_is_worked_out_on_validation_images(quantised_run, small):

@@ -8,6 +8,7 @@ from typing import Any
 
 PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
 NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 
 SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS")
 """Variables of the process by which TensorFlow computes in another order."""
@@ -71,6 +72,11 @@ def processor_name() -> str:
 def has_native_bfloat16() -> bool:
     """Say whether the processor multiplies in bfloat16 itself, as far as the system tells."""
     return bool(NATIVE_BFLOAT16_FLAGS & set(cpu_info().get("flags", "").split()))
+
+
+def has_vnni() -> bool:
+    """Say whether the processor is known to add up products of bytes in 32 bits, where others overflow in 16."""
+    return bool(VNNI_FLAGS & set(cpu_info().get("flags", "").split()))
 
 
 def cpu_info() -> dict[str, str]:
