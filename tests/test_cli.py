@@ -196,6 +196,13 @@ def test_an_empty_folder_is_an_error(cli, here):
     assert "photos is a folder" in err
 
 
+def test_a_name_that_no_file_can_have_does_not_end_the_rest(cli, here):
+    code, out, err = cli("predict", "x" * 300 + ".png", "boot.png", "--json")
+    assert code == 1
+    assert [set(item) >= {"error"} for item in json.loads(out)] == [True, False]
+    assert "check its name" in err
+
+
 def test_predict_says_why_it_is_not_sure(cli, here):
     Image.new("RGB", (300, 400), (230, 220, 210)).save("wall.png")
     code, out, _ = cli("predict", "wall.png")

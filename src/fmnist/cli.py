@@ -456,7 +456,10 @@ def pictures(paths: list[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
-        inside = path.iterdir() if path.is_dir() else []
+        try:
+            inside = list(path.iterdir()) if path.is_dir() else []
+        except OSError:
+            inside = []  # what it is will be said when its turn to be read comes
         photos = sorted(item for item in inside if item.suffix.lower() in SUFFIXES and not item.is_dir())
         found += photos or [path]  # a folder without any is named as an error later
     return found

@@ -196,18 +196,18 @@ def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image
 
 
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise FmnistError(f"{path} is a folder; name the pictures in it")
-    if not path.exists():
-        raise FmnistError(f"no picture {path}; check the name")
-    if not path.is_file():
-        raise FmnistError(f"{path} is no ordinary file; expected a picture")
-    if path.stat().st_size > MAX_BYTES:
-        raise FmnistError(f"{path} has {path.stat().st_size} bytes; expected a picture of at most {MAX_BYTES}")
     try:
+        if path.is_dir():
+            raise FmnistError(f"{path} is a folder; name the pictures in it")
+        if not path.exists():
+            raise FmnistError(f"no picture {path}; check the name")
+        if not path.is_file():
+            raise FmnistError(f"{path} is no ordinary file; expected a picture")
+        if path.stat().st_size > MAX_BYTES:
+            raise FmnistError(f"{path} has {path.stat().st_size} bytes; expected a picture of at most {MAX_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise FmnistError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        raise FmnistError(f"{path} cannot be read ({error.strerror}); check its name and permissions") from error
 
 
 def _heic(content: bytes, name: str) -> tuple[str, ...]:
