@@ -24,6 +24,7 @@ from provenance import keep, provenance
 
 import fmnist
 from fmnist import data, environment, model, runs
+from fmnist.classifier import session_options
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 10, 100, 1_000)
@@ -131,11 +132,10 @@ def measure_settings(run: runs.Run, images: np.ndarray, num_rounds: int) -> list
     for graph, file in (("float", "model.onnx"), ("int8", runs.INT8_FILE)):
         content = run.read_onnx(file)
         for threads, spinning, level in settings:
-            options = onnxruntime.SessionOptions()
+            options = session_options()
             options.intra_op_num_threads = threads
             options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-            options.log_severity_level = 3
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             labels = {"way": f"onnx {graph}", "threads": threads, "spinning": spinning, "level": level}
             timed.append(Timed({**labels, "images": len(images)}, partial(ask_session, session), images))
