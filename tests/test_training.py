@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -214,8 +215,12 @@ def test_dropout_is_reseeded_with_the_epoch(small):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_the_loss_of_every_image_gone_through_is_kept(full, small):
-    """Without dropout and at a rate of zero the network stays what it is, so that they can be computed afterwards."""
+@pytest.mark.parametrize("last_batch", [math.inf, 3])
+def test_the_loss_of_every_image_gone_through_is_kept(full, last_batch, small):
+    """Without dropout and at a rate of zero the network stays what it is, so that they can be computed afterwards.
+
+    A callback may end the second epoch early: the images that it did not come to still count as never gone through.
+    """
     config = fmnist.Config.from_preset("textbook", batch_size=64, visited=0.5, full=full)
     network = model.build(config, 10, "float32")
     network.get_layer("dropout").rate = 0.0
@@ -224,12 +229,29 @@ def test_the_loss_of_every_image_gone_through_is_kept(full, small):
     preparing = training.PrepareEpoch(parts.train_images, labels, small.class_names, config)
     network.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", metrics=[preparing.recorder])
     validation = None if full else training.Batches(parts.val_images, data.one_hot(parts.val_labels, 10), 50)
+
+    class StopEarly(keras.callbacks.Callback):
+        epoch = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = self.epoch == 1 and batch == last_batch
+
     network.fit(
-        preparing.batches, shuffle=False, epochs=2, callbacks=[preparing], validation_data=validation, verbose=0
+        preparing.batches,
+        shuffle=False,
+        epochs=2,
+        callbacks=[preparing, StopEarly()],
+        validation_data=validation,
+        verbose=0,
     )
 
     answers = network.predict(data.normalise(parts.train_images), verbose=0)
     expected = keras.ops.convert_to_numpy(keras.losses.categorical_crossentropy(labels, answers))
+    if math.isfinite(last_batch):
+        expected[preparing.visited[(last_batch + 1) * config.batch_size :]] = np.inf
     np.testing.assert_allclose(preparing.losses, expected, rtol=1e-4)
 
 
@@ -241,7 +263,7 @@ def test_jax_also_goes_through_the_images_that_were_prepared():
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_recording_outlives_more_images_than_there_is_room_for():

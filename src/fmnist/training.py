@@ -211,12 +211,17 @@ class PrepareEpoch(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Keep the losses before validation overwrites them."""
-        self.losses[self.visited] = self.recorder.recorded()
+        self._keep_losses()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keep the losses where there is no validation."""
         if self.config.full:
-            self.losses[self.visited] = self.recorder.recorded()
+            self._keep_losses()
+
+    def _keep_losses(self) -> None:
+        recorded = self.recorder.recorded()
+        # An epoch that a callback ended early has not come to them all.
+        self.losses[self.visited[: len(recorded)]] = recorded
 
 
 class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
@@ -249,8 +254,8 @@ class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
         self.position.assign(0)
 
     def recorded(self) -> np.ndarray:
-        """Give the losses, (num_images,) float32."""
-        return keras.ops.convert_to_numpy(self.losses)
+        """Give the losses of the images that came since the last reset, at most `num_images`, float32."""
+        return keras.ops.convert_to_numpy(self.losses)[: int(self.position)]
 
 
 class RecordRun(keras.callbacks.Callback):
