@@ -46,11 +46,10 @@ def fit_acceptance(run: runs.Run, dataset: data.Dataset) -> Acceptance:
     """Fit the acceptance as the export does, but to the int8 graph, whose features are rounded."""
     classifier = fmnist.Classifier.load(run, int8=True)
     parts = data.split(dataset, run.config.seed)
-    known = classifier.outputs(parts.train_images[:NUM_FITTED], single_view=True)["features"]
+    fitted = data.spread(len(parts.train_images), NUM_FITTED)
+    known = classifier.outputs(parts.train_images[fitted], single_view=True)["features"]
     answers = classifier.outputs(parts.val_images)
-    return Acceptance.fit(known, parts.train_labels[:NUM_FITTED]).calibrated(
-        answers["probabilities"], answers["features"]
-    )
+    return Acceptance.fit(known, parts.train_labels[fitted]).calibrated(answers["probabilities"], answers["features"])
 
 
 if __name__ == "__main__":

@@ -79,6 +79,18 @@ def test_a_single_view_is_less_work(small_run):
         assert len(seen) == expected
 
 
+@pytest.mark.parametrize(("num_views", "like"), [(0, 1), (-3, 1), (20, 10), (2**31 - 1, 10)])
+def test_a_number_of_views_that_there_is_not_is_taken_for_the_nearest(small_run, small, num_views, like):
+    session = onnxruntime.InferenceSession(small_run.onnx_path)
+    found, expected = (
+        session.run(None, {"images": small.test_images[:4], "num_views": np.array(number, np.int32)})
+        for number in (num_views, like)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == 4
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_graph_without_the_choice_says_so(small_run):
     graph = onnx.load(small_run.onnx_path)
     del graph.graph.input[1]

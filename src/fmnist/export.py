@@ -133,7 +133,8 @@ class CompleteGraph(keras.Model):
         self.temperature = temperature
 
     def call(self, images: Any, num_views: Any) -> dict[str, Any]:
-        """Answer for images, each seen in the first `num_views` views."""
+        """Answer for images, each seen in the first `num_views` views; at least in one, and at most in all."""
+        num_views = ops.clip(num_views, 1, len(self.rows))
         padded = ops.pad(images, ((0, 0), (self.reach, self.reach), (self.reach, self.reach)))
         # Bytes are gathered, and only for the views that are wanted: to make all in float32 took a quarter of the time
         # that an int8 graph took for a single view (LOG.md).

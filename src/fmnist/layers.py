@@ -12,8 +12,8 @@ EPSILON = 1e-3
 class FusedBatchNormalization(keras.layers.Layer):
     """Batch normalisation with an offset and without a scale.
 
-    On TensorFlow it is a single operation; Keras' own layer is built of many there, and takes about a third of a
-    training step. The scale would be undone by the next layer, behind a ReLU, where it is not normalised away.
+    On TensorFlow it is a single operation; Keras' own layer is built of many there, and takes longer (LOG.md). The
+    scale would be undone by the next layer, behind a ReLU, where it is not normalised away.
     """
 
     def __init__(self, momentum: float = 0.6, **options: Any):

@@ -1,4 +1,4 @@
-"""The optimizer of the quick presets, and the course of its learning rate."""
+"""The optimizer of the quick presets."""
 
 import math
 from typing import Any

@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 
 RUNS_FOLDER = Path("runs")
 PACKAGED_FOLDER = Path(__file__).with_name("box")
-"""The run that comes with the package, of which only the int8 graph is kept; `make box` makes it again."""
+"""The run that comes with the package, of which only the int8 graph is kept; `make box` makes another of its kind."""
 INT8_FILE = "model-int8.onnx"
 """The complete graph again, quantised; a run has it only if somebody asked for it."""
 HISTORY_COLUMNS = (
