@@ -28,7 +28,8 @@ def augment(
     """Mirror and shift the images that an epoch goes through, and black out a part of each.
 
     Mirroring alternates (Jordan 2024, arXiv 2404.00498): at random in the first epoch, and from then on every
-    image is turned over from one epoch to the next, so that each is seen both ways in any two epochs.
+    image is turned over from one epoch to the next, so that one that is wanted each time is seen both ways in any two
+    epochs. One that is wanted every second time is always seen the same way (LOG.md has what else was tried).
 
     Args:
         images: (n, 28, 28) uint8, all that there are.
