@@ -74,21 +74,46 @@ def test_shifts_move_the_picture_and_fill_with_black():
     assert len(offsets) > 10
 
 
-@pytest.mark.parametrize("side", [1, 7, 8])
-def test_cutout_blacks_out_one_square_anywhere(side):
-    white = np.full((10_000, 28, 28), 255, np.uint8)
-    is_black = augment.augment(white, np.arange(10_000), 1, 0, cutout=side) == 0
-    rows, columns = is_black.any(axis=2).sum(axis=1), is_black.any(axis=1).sum(axis=1)
-    assert (is_black.sum(axis=(1, 2)) == rows * columns).all()
-    assert rows.max() == columns.max() == side
-    # a square that lies partly outside is smaller, never away
-    assert rows.min() == columns.min() == side - side // 2
-    assert is_black.any(axis=0).all()
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_cutmix_pastes_a_rectangle_of_another_image_and_mixes_the_labels_by_area(share):
+    """Every image has a brightness, and a class, of its own."""
+    plain = np.full((200, 28, 28), np.arange(200, dtype=np.uint8)[:, np.newaxis, np.newaxis])
+    labels = np.eye(200, dtype=np.float32)
+    images, mixed = augment.cutmix(plain, labels, share, 7, 3)
+    assert (images.dtype, images.shape, mixed.dtype, mixed.shape) == (np.uint8, plain.shape, np.float32, labels.shape)
+    pasted_shares = []
+    for number, (image, label) in enumerate(zip(images, mixed, strict=True)):
+        np.testing.assert_allclose(label, np.bincount(image.ravel(), minlength=200) / image.size, atol=1e-6)
+        is_pasted = image != number
+        assert is_pasted.sum() == is_pasted.any(axis=1).sum() * is_pasted.any(axis=0).sum()
+        assert len(set(image[is_pasted])) <= 1
+        pasted_shares.append(is_pasted.mean())
+    assert np.mean(np.array(pasted_shares) > 0) == pytest.approx(share, abs=0.1)
+    assert max(pasted_shares) > 0.7
+    again = augment.cutmix(plain, labels, share, 7, 3)
+    assert (again[0] == images).all()
+    assert (again[1] == mixed).all()
+    assert not (augment.cutmix(plain, labels, share, 7, 4)[0] == images).all()
+
+
+def test_cutmix_takes_its_partners_from_everywhere_and_its_rectangles_too():
+    plain = np.full((5_000, 28, 28), np.arange(5_000)[:, np.newaxis, np.newaxis])
+    images, _ = augment.cutmix(plain, np.zeros((5_000, 1), np.float32), 1.0, 7, 3)
+    is_pasted = images != plain
+    assert is_pasted.any(axis=0).all()
+    assert len(set(images[is_pasted])) > 2_000
+
+
+def test_one_image_can_be_mixed_with_itself_alone():
+    image, label = IMAGES[:1], np.eye(10, dtype=np.float32)[:1]
+    mixed_image, mixed_label = augment.cutmix(image, label, 1.0, 7, 3)
+    assert (mixed_image == image).all()
+    np.testing.assert_allclose(mixed_label, label)
 
 
 def test_what_happens_to_an_image_does_not_depend_on_the_others():
     chosen = np.array([30, 3, 44])
-    options = {"flip": True, "shift": 2, "cutout": 8}
+    options = {"flip": True, "shift": 2}
     some = augment.augment(IMAGES, chosen, 1, 3, **options)
     assert (some == augment.augment(IMAGES, ALL, 1, 3, **options)[chosen]).all()
 
@@ -96,5 +121,6 @@ def test_what_happens_to_an_image_does_not_depend_on_the_others():
 def test_the_originals_are_left_alone():
     before = IMAGES.copy()
     augment.augment(IMAGES, ALL, 1, 3, flip=True, shift=2)
+    augment.cutmix(IMAGES, np.ones((50, 1), np.float32), 1.0, 1, 3)
     assert (augment.augment(IMAGES, ALL, 1, 5) == IMAGES).all()
     assert (before == IMAGES).all()

@@ -266,6 +266,27 @@ def test_jax_also_goes_through_the_images_that_were_prepared():
     assert "4 passed" in done.stdout
 
 
+def test_a_mixed_image_is_as_hard_as_its_answer_is_far_from_the_mixture():
+    recorder = training.RecordedCrossEntropy(3)
+    labels = np.array([[0.75, 0.25], [0.75, 0.25], [1, 0]], np.float32)
+    answers = np.array([[0.75, 0.25], [0.5, 0.5], [0.5, 0.5]], np.float32)
+    recorder.update_state(labels, answers)
+    further = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    np.testing.assert_allclose(recorder.recorded(), [0, further, np.log(2)], atol=1e-6)
+
+
+def test_cutmix_mixes_what_an_epoch_goes_through(small):
+    config = fmnist.Config.from_preset("best", seed=3)
+    labels = data.one_hot(small.train_labels, 10)
+    preparing = training.PrepareEpoch(small.train_images, labels, small.class_names, config)
+    preparing.set_model(model.build(config, 10, "float32"))
+    preparing.on_epoch_begin(2)
+    is_mixed = preparing.batches.labels.max(axis=1) < 1
+    assert is_mixed.mean() == pytest.approx(config.cutmix * 0.9, abs=0.1)  # some get one of their own class
+    np.testing.assert_allclose(preparing.batches.labels.sum(axis=1), 1, rtol=1e-5)
+    assert set(np.unique(labels)) == {0, 1}
+
+
 def test_recording_outlives_more_images_than_there_is_room_for():
     recorder = training.RecordedCrossEntropy(3)
     answers = np.full((5, 2), 0.5, np.float32)

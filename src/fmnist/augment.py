@@ -23,9 +23,9 @@ def visit(losses: np.ndarray, num_visited: int, seed: int, epoch: int) -> np.nda
 
 
 def augment(
-    images: np.ndarray, indices: np.ndarray, seed: int, epoch: int, flip: bool = False, shift: int = 0, cutout: int = 0
+    images: np.ndarray, indices: np.ndarray, seed: int, epoch: int, flip: bool = False, shift: int = 0
 ) -> np.ndarray:
-    """Mirror and shift the images that an epoch goes through, and black out a part of each.
+    """Mirror and shift the images that an epoch goes through.
 
     Mirroring alternates (Jordan 2024, arXiv 2404.00498): at random in the first epoch, and from then on every
     image is turned over from one epoch to the next, so that one that is wanted each time is seen both ways in any two
@@ -38,8 +38,6 @@ def augment(
         epoch: counted from 0.
         flip: whether to mirror.
         shift: largest shift in pixels, each way; what moves in is black.
-        cutout: side in pixels of the square that is blacked out; its centre may be any pixel, so that a part of it
-            may lie outside (DeVries & Taylor 2017, arXiv 1708.04552).
 
     Returns:
         (m, 28, 28) uint8, a new array.
@@ -52,14 +50,6 @@ def augment(
     if shift:
         offsets = stream("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
         chosen = _shifted(chosen, offsets[indices], shift)
-    if cutout:
-        height, width = images.shape[1:]
-        centres = stream("cutout", seed, epoch).integers(0, (height, width), size=(len(images), 2))[indices]
-        is_cut_row, is_cut_column = (
-            _is_within(np.arange(size) - centres[:, axis, np.newaxis] + cutout // 2, cutout)
-            for axis, size in enumerate((height, width))
-        )
-        chosen[is_cut_row[:, :, np.newaxis] & is_cut_column[:, np.newaxis, :]] = 0
     return chosen
 
 
@@ -74,8 +64,36 @@ def _shifted(images: np.ndarray, offsets: np.ndarray, shift: int) -> np.ndarray:
     return result
 
 
-def _is_within(places: np.ndarray, length: int) -> np.ndarray:
-    return (places >= 0) & (places < length)
+def cutmix(
+    images: np.ndarray, one_hot_labels: np.ndarray, share: float, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paste a rectangle of another image into some, and mix their labels by area (Yun et al. 2019, arXiv 1905.04899).
+
+    Args:
+        images: (n, 28, 28) uint8, of an epoch.
+        one_hot_labels: (n, classes) float32.
+        share: of the images that get a rectangle. Its share of the area is uniform from 0 to 1; its centre may be any
+            pixel, and what lies outside is lost.
+        seed: of the run.
+        epoch: counted from 0.
+
+    Returns:
+        New arrays of the same shapes and types.
+    """
+    generator = stream("cutmix", seed, epoch)
+    num_images, height, width = images.shape
+    partners = generator.permutation(num_images)
+    scale = np.sqrt(generator.random(num_images)) * (generator.random(num_images) < share)
+
+    def is_covered(size: int) -> np.ndarray:
+        lengths = np.rint(size * scale).astype(int)[:, np.newaxis]
+        starts = generator.integers(0, size, (num_images, 1)) - lengths // 2
+        return (np.arange(size) >= starts) & (np.arange(size) < starts + lengths)
+
+    is_pasted = is_covered(height)[:, :, np.newaxis] & is_covered(width)[:, np.newaxis, :]
+    weights = is_pasted.mean(axis=(1, 2), dtype=np.float32)[:, np.newaxis]
+    mixed_labels = one_hot_labels * (1 - weights) + one_hot_labels[partners] * weights
+    return np.where(is_pasted, images[partners], images), mixed_labels
 
 
 def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
@@ -87,7 +105,7 @@ def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     return stream("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("order", "flip", "shift", "dropout", "cutout", "photolike")
+STREAMS = ("order", "flip", "shift", "dropout", "cutmix", "photolike")
 """Each kind of chance draws from a stream of its own, so that adding one does not change another."""
 
 

@@ -29,7 +29,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "visited": (0.001, 1),
     "label_smoothing": (0, 1),
     "shift": (0, MAX_SHIFT),
-    "cutout": (0, 28),
+    "cutmix": (0, 1),
     "seed": (0, 2**31 - 1),
 }
 """What a number may be, both ends included. The file of a stranger must not make this program take all memory."""
@@ -65,8 +65,8 @@ class Config:
     """Mirror at random in the first epoch, then turn every image over from one epoch to the next."""
     shift: int = 0
     """Largest random shift, in pixels, in each direction."""
-    cutout: int = 0
-    """Side, in pixels, of a square that is blacked out at a random place."""
+    cutmix: float = 0.0
+    """Share of the images into which a part of another is pasted, their labels mixed likewise."""
     photolike: bool = False
     """Disturb a part of the images as photos would, and teach what is no garment of these classes."""
     views: tuple[View, ...] = (CENTRE,)
@@ -199,7 +199,7 @@ PRESETS: dict[str, Config] = {
     # Under 100,000 parameters: narrower, and as it is quick, for longer.
     "tiny": replace(FAST, preset="tiny", network="whitened_small", epochs=40),
     # The highest accuracy within an hour on two CPU cores: wider, at full size before the first pooling, for longer.
-    "best": replace(FAST, preset="best", network="whitened_large", epochs=70, cutout=8),
+    "best": replace(FAST, preset="best", network="whitened_large", epochs=70, cutmix=0.5),
     # For photos of real garments: it pays for them with accuracy on the data set's own pictures. Its int8 graph is
     # small enough to ship. Every image every epoch: which is hardest means little when fragments are among them.
     "photo": replace(FAST, preset="photo", network="whitened_medium", epochs=45, visited=1.0, photolike=True),

@@ -23,6 +23,8 @@ WHITENING_IMAGES = 5_000
 """As many as the speedrun takes: enough to know how neighbouring pixels go together."""
 VALIDATION_BATCH_SIZE = 500
 """Divides 5,000."""
+TINY = 1e-30
+"""Keeps the logarithm of 0 finite; 1 stays 1, so that a label that is not mixed has an entropy of exactly 0."""
 
 
 def train(
@@ -199,13 +201,15 @@ class PrepareEpoch(keras.callbacks.Callback):
         """Choose, augment and reseed."""
         config = self.config
         self.visited = augment.visit(self.losses, len(self.visited), config.seed, epoch)
-        self.batches.images = augment.augment(
-            self.images, self.visited, config.seed, epoch, config.flip, config.shift, config.cutout
-        )
+        self.batches.images = augment.augment(self.images, self.visited, config.seed, epoch, config.flip, config.shift)
         self.batches.labels = self.labels[self.visited]
         if config.photolike:
             self.batches.images, self.batches.labels = photolike.disturb(
                 self.batches.images, self.batches.labels, self.class_names, config.seed, epoch
+            )
+        if config.cutmix:
+            self.batches.images, self.batches.labels = augment.cutmix(
+                self.batches.images, self.batches.labels, config.cutmix, config.seed, epoch
             )
         model.reseed_dropout(self.model, config.seed, epoch)
 
@@ -225,7 +229,11 @@ class PrepareEpoch(keras.callbacks.Callback):
 
 
 class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
-    """The mean cross-entropy, which also remembers that of each image in the order of their coming."""
+    """The mean cross-entropy, which also remembers how hard each image was, in the order of their coming.
+
+    That is its cross-entropy less the entropy of its label, which no answer can avoid: else every mixture of two
+    images would count as hard.
+    """
 
     def __init__(self, num_images: int):
         """Make room.
@@ -242,7 +250,9 @@ class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
         """Take a batch; arguments as Keras gives them."""
         super().update_state(y_true, y_pred, sample_weight)
         ops = keras.ops
-        losses = keras.losses.categorical_crossentropy(y_true, ops.cast(y_pred, "float32"))
+        y_true = ops.cast(y_true, "float32")
+        entropies = -ops.sum(y_true * ops.log(y_true + TINY), axis=-1)
+        losses = keras.losses.categorical_crossentropy(y_true, ops.cast(y_pred, "float32")) - entropies
         batch_size = ops.shape(losses)[0]
         places = (ops.arange(batch_size, dtype="int32") + self.position) % self.num_images
         self.losses.assign(ops.scatter_update(self.losses, ops.expand_dims(places, -1), losses))
