@@ -24,8 +24,8 @@ from fmnist import model, training
 from fmnist.config import CENTRE, Config
 from fmnist.layers import FusedBatchNormalization
 
-CONFIG = Config.from_preset("fast", epochs=4, batch_size=64, views=(CENTRE,), seed=7)
-"""The trainer, the optimizer and the choice of images of `fast`."""
+CONFIG = Config.from_preset("fast", epochs=4, batch_size=64, views=(CENTRE,), cutmix=0.5, seed=7)
+"""The trainer, the optimizer and the choice of images of `fast`, and the mixing of `best`."""
 
 
 def network(num_classes: int) -> keras.Sequential:

@@ -93,7 +93,9 @@ def test_cutmix_pastes_a_rectangle_of_another_image_and_mixes_the_labels_by_area
     again = augment.cutmix(plain, labels, share, 7, 3)
     assert (again[0] == images).all()
     assert (again[1] == mixed).all()
-    assert not (augment.cutmix(plain, labels, share, 7, 4)[0] == images).all()
+    for seed, epoch in ((7, 4), (8, 3)):
+        assert not (augment.cutmix(plain, labels, share, seed, epoch)[0] == images).all()
+    assert (labels == np.eye(200)).all()
 
 
 def test_cutmix_takes_its_partners_from_everywhere_and_its_rectangles_too():
@@ -102,6 +104,12 @@ def test_cutmix_takes_its_partners_from_everywhere_and_its_rectangles_too():
     is_pasted = images != plain
     assert is_pasted.any(axis=0).all()
     assert len(set(images[is_pasted])) > 2_000
+    # A rectangle of uniform area whose centre is uniform too: what of it lies inside, worked out by number.
+    generator = np.random.default_rng(0)
+    lengths = 28 * np.sqrt(generator.random((200_000, 1)))
+    centres = 28 * generator.random((200_000, 2))
+    inside = np.minimum(centres + lengths / 2, 28) - np.maximum(centres - lengths / 2, 0)
+    assert is_pasted.mean() == pytest.approx((inside / 28).prod(axis=1).mean(), abs=0.02)
 
 
 def test_one_image_can_be_mixed_with_itself_alone():

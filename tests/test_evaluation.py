@@ -1,5 +1,6 @@
 """The evaluation and its report."""
 
+import dataclasses
 import html.parser
 import json
 import shutil
@@ -95,6 +96,28 @@ def test_the_report_is_complete_and_needs_nothing_else(evaluated):
     assert result["samples"][0]["true"] in page
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"flip": True}, "on mirrored and shifted images"),
+        ({"photolike": True}, "fragments of no class"),
+        ({"cutmix": 0.5}, "50 % of the images have a part of another"),
+        ({"visited": 0.5}, "goes through 50 % of the training images"),
+    ],
+)
+def test_the_report_says_what_training_values_are_measured_on(evaluated, small, changes, text):
+    run, result = evaluated
+    plain = dataclasses.replace(
+        run.config, flip=False, shift=0, label_smoothing=0.0, photolike=False, cutmix=0.0, visited=1.0
+    )
+    without, with_it = (
+        report.render(runs.Run(run.folder, config, run.created), result, small)
+        for config in (plain, dataclasses.replace(plain, **changes))
+    )
+    assert text not in without
+    assert text in with_it
+
+
 def test_the_report_puts_each_number_in_its_column(evaluated):
     run, _ = evaluated
     result = fmnist.evaluate(run, seed=4)
@@ -142,8 +165,6 @@ def test_names_changed_since_training_change_nothing(small_run, small, tmp_path,
 
 
 def test_names_cannot_smuggle_markup(small_run, small, tmp_path):
-    import dataclasses
-
     name = "<img src=x onerror=alert(1)>"
     hostile = dataclasses.replace(small, class_names=(name, *small.class_names[1:]))
     run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))

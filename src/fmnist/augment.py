@@ -1,4 +1,4 @@
-"""Random changes to training images: pure functions of seed and epoch, so that any epoch can be made again."""
+"""Random changes to training images: pure functions of their arguments, so that any epoch can be made again."""
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def cutmix(
     """Paste a rectangle of another image into some, and mix their labels by area (Yun et al. 2019, arXiv 1905.04899).
 
     Args:
-        images: (n, 28, 28) uint8, of an epoch.
+        images: (n, 28, 28) uint8, in the order of the epoch, on which chance depends.
         one_hot_labels: (n, classes) float32.
         share: of the images that get a rectangle. Its share of the area is uniform from 0 to 1; its centre may be any
             pixel, and what lies outside is lost.

@@ -42,8 +42,9 @@ class Classifier:
         self.name = name
         self.sha256 = idx.sha256(onnx)
         graph.check(onnx, name)
+        options = session_options()
         try:
-            self._session = onnxruntime.InferenceSession(onnx, session_options(), providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {one_line(error)}") from error
         _check_interface(self._session, name)

@@ -118,7 +118,7 @@ class Config:
         """Rebuild a configuration from what `to_json` gave.
 
         Raises:
-            FmnistError: if a setting is missing, unknown or out of range.
+            FmnistError: if a setting without a default is missing, or one is unknown or out of range.
         """
         try:
             views = tuple(tuple(view) for view in document["views"])
@@ -201,6 +201,6 @@ PRESETS: dict[str, Config] = {
     # The highest accuracy within an hour on two CPU cores: wider, at full size before the first pooling, for longer.
     "best": replace(FAST, preset="best", network="whitened_large", epochs=70, cutmix=0.5),
     # For photos of real garments: it pays for them with accuracy on the data set's own pictures. Its int8 graph is
-    # small enough to ship. Every image every epoch: which is hardest means little when fragments are among them.
+    # small enough to ship. Every image every epoch: by the hardest half it is three points worse on photos (LOG.md).
     "photo": replace(FAST, preset="photo", network="whitened_medium", epochs=45, visited=1.0, photolike=True),
 }

@@ -23,8 +23,6 @@ WHITENING_IMAGES = 5_000
 """As many as the speedrun takes: enough to know how neighbouring pixels go together."""
 VALIDATION_BATCH_SIZE = 500
 """Divides 5,000."""
-TINY = 1e-30
-"""Keeps the logarithm of 0 finite; 1 stays 1, so that a label that is not mixed has an entropy of exactly 0."""
 
 
 def train(
@@ -36,8 +34,8 @@ def train(
 ) -> runs.Run:
     """Train a network and export it.
 
-    The order, the augmentation and the dropout of an epoch follow from the seed and the epoch's number; the choice
-    of its images, where the configuration wants the hardest, also from the losses that the epochs before it had.
+    Augmentation and dropout of an epoch follow from the seed and the epoch's number; the choice of its images and
+    their order, and what is mixed or disturbed by place in it, also from the losses that the epochs before it had.
     After every epoch the run folder holds its weights, its row of `history.csv`, its `curves.png` and a checkpoint,
     from which `resume` goes on if the run is cut off.
 
@@ -229,7 +227,7 @@ class PrepareEpoch(keras.callbacks.Callback):
 
 
 class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
-    """The mean cross-entropy, which also remembers how hard each image was, in the order of their coming.
+    """The mean cross-entropy, which also remembers how hard each image was as it was shown, in the order of coming.
 
     That is its cross-entropy less the entropy of its label, which no answer can avoid: else every mixture of two
     images would count as hard.
@@ -251,7 +249,8 @@ class RecordedCrossEntropy(keras.metrics.CategoricalCrossentropy):
         super().update_state(y_true, y_pred, sample_weight)
         ops = keras.ops
         y_true = ops.cast(y_true, "float32")
-        entropies = -ops.sum(y_true * ops.log(y_true + TINY), axis=-1)
+        # exactly 0 for a label of one class
+        entropies = -ops.sum(y_true * ops.log(y_true + export.TINY), axis=-1)
         losses = keras.losses.categorical_crossentropy(y_true, ops.cast(y_pred, "float32")) - entropies
         batch_size = ops.shape(losses)[0]
         places = (ops.arange(batch_size, dtype="int32") + self.position) % self.num_images
