@@ -69,6 +69,9 @@ def cutmix(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste a rectangle of another image into some, and mix their labels by area (Yun et al. 2019, arXiv 1905.04899).
 
+    Keras has a layer for it, which mixes every image, and by the chance of its backend: JAX would train on other
+    images than TensorFlow.
+
     Args:
         images: (n, 28, 28) uint8, in the order of the epoch, on which chance depends.
         one_hot_labels: (n, classes) float32.
