@@ -29,10 +29,11 @@ from fmnist.classifier import session_options
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 10, 100, 1_000)
 """Images a call."""
+CALLS = 10
+"""Calls a turn, except of the largest: for a 95th percentile worth the name, and because the first few after a pause
+may take twice the time of the others (LOG.md)."""
 KERAS_BATCH_SIZES = (32, 100, 1_000)
 """The default of `predict`, the classifier's own, and all at once: for each call the quickest counts."""
-SINGLE_CALLS = 10
-"""Calls with one image a round, for a 95th percentile worth the name."""
 NUM_ALL = 10_000
 """Images for the cost of the views: as many as there are test images."""
 PAUSE = 0.02
@@ -99,7 +100,7 @@ def measure_ways(run: runs.Run, images: np.ndarray, num_rounds: int) -> list[dic
     network.compile()
     timed = []
     for batch in BATCHES:
-        calls = SINGLE_CALLS if batch == 1 else 1
+        calls = CALLS if batch < max(BATCHES) else 1
         asked = images[:batch]
         for size in KERAS_BATCH_SIZES:
             labels = {"way": "keras", "views": "single", "images": batch, "batch_size": size}
@@ -138,7 +139,7 @@ def measure_settings(run: runs.Run, images: np.ndarray, num_rounds: int) -> list
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             labels = {"way": f"onnx {graph}", "threads": threads, "spinning": spinning, "level": level}
-            timed.append(Timed({**labels, "images": len(images)}, partial(ask_session, session), images))
+            timed.append(Timed({**labels, "images": len(images)}, partial(ask_session, session), images, CALLS))
     return take_turns(timed, num_rounds)
 
 
