@@ -2,13 +2,14 @@
 # make test   the whole suite, formatting and types included
 # make check  formatting, lint and types alone
 # make bench  the measurements behind the README
+# make bench-gpu  training under JAX, on a machine with an NVIDIA GPU
 # make notebook / figures / box / lock  rebuild what is generated and committed
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/fast
 
-.PHONY: run test check bench notebook figures box lock clean
+.PHONY: run test check bench bench-gpu notebook figures box lock clean
 
 run: .venv/.installed
 	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
@@ -33,6 +34,11 @@ bench: .venv/.installed-dev run
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset fast --seeds 10
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset tiny --seeds 5 --int8 --out benchmarks/results/tiny.json
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset best --seeds 3 --out benchmarks/results/best.json
+
+bench-gpu: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[jax-gpu]'
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/time_to_accuracy.py --full --preset fast best wide --seeds 3 \
+		--out benchmarks/results/gpu.json
 
 notebook: .venv/.installed-dev
 	$(BIN)/python notebooks/build.py

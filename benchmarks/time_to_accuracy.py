@@ -8,6 +8,9 @@ A timed run is `fmnist.train`, the function that the command line calls, with th
 metrics, augmentation, tracing, plots and checkpoints; export and evaluation are timed apart.
 The share of the peak is the run's arithmetic (`arithmetic.training_operations`) by its time, against the best rate of
 matrix products of the same precision, measured before and after the runs. Every run reads the test images once.
+
+With KERAS_BACKEND=jax all of it, the yardstick too, runs under JAX, on a GPU where JAX finds one (`make bench-gpu`).
+There the seconds count; multiples of a textbook epoch do not compare with those under TensorFlow.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import math
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +30,18 @@ from scipy import stats
 
 import fmnist
 from fmnist import data, model, quantise, runs
-from fmnist.config import PRESETS, Config
+from fmnist.config import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
 MIN_YARDSTICK_EPOCHS = 5
 TARGET = 0.94
+TARGETS = (TARGET, 0.95, 0.96)
+CONFIGURATIONS = {
+    **PRESETS,
+    # For a GPU: the recipe of `best` with six times the arithmetic an image and three times the epochs. It is meant to
+    # reach 96.6 %, and has not been trained to its end yet (LOG.md).
+    "wide": replace(PRESETS["best"], preset="wide", network="whitened_wide", epochs=200),
+}
 
 
 class Yardstick:
@@ -69,7 +80,7 @@ def measure(
     """Train and score a preset for seeds 0, 1, ...; one record a run."""
     records = []
     for seed in range(seeds):
-        config = Config.from_preset(preset, seed=seed, **options)
+        config = replace(CONFIGURATIONS[preset], seed=seed, **options)
         with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
             started = time.perf_counter()
             run = fmnist.train(config, dataset=dataset, folder=folder)
@@ -111,7 +122,7 @@ def summarise(
     """Sum up the runs of a preset.
 
     Args:
-        preset: its name.
+        preset: its name in `CONFIGURATIONS`.
         records: what `measure` gave.
         epoch_seconds: the yardstick, seconds a textbook epoch.
         peaks: by precision, operations a second.
@@ -151,10 +162,15 @@ def summarise_int8(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def seconds_to(target: float, results: list[dict[str, Any]]) -> float | None:
+    """Give the mean seconds of the quickest preset whose mean accuracy reaches a target; None if there is none."""
+    return min((row["seconds_mean"] for row in results if row["accuracy_mean"] >= target), default=None)
+
+
 def main() -> None:
     """Measure, print a table for people and, with --json, one document as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=["fast"])
+    parser.add_argument("--preset", nargs="+", choices=CONFIGURATIONS, default=["fast"])
     parser.add_argument("--seeds", type=int, default=3, help="runs of each preset, seeds 0, 1, ...")
     parser.add_argument("--full", action="store_true", help="train on all training images")
     parser.add_argument("--int8", action="store_true", help="export and score the int8 graph of every run as well")
@@ -169,7 +185,7 @@ def main() -> None:
     options = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
     if arguments.epochs:
         options["epochs"] = arguments.epochs
-    precisions = {model.choose_precision(PRESETS[preset].precision) for preset in arguments.preset}
+    precisions = {model.choose_precision(CONFIGURATIONS[preset].precision) for preset in arguments.preset}
     before = {precision: arithmetic.matrix_product_peak(precision) for precision in precisions}
     yardstick = Yardstick(dataset)
     yardstick.measure()
@@ -180,14 +196,18 @@ def main() -> None:
     yardstick.measure(max(0, MIN_YARDSTICK_EPOCHS - len(yardstick.seconds)))
     epoch_seconds = float(np.median(yardstick.seconds))
     peaks = {precision: max(before[precision], arithmetic.matrix_product_peak(precision)) for precision in precisions}
+    results = [summarise(preset, records, epoch_seconds, peaks) for preset, records in measured.items()]
     document = {
-        "results": [summarise(preset, records, epoch_seconds, peaks) for preset, records in measured.items()],
+        "results": results,
+        "seconds_to": {f"{target:.0%}": seconds_to(target, results) for target in TARGETS},
         "matrix_product_peak": peaks,
         "yardstick_seconds": epoch_seconds,
         "yardstick_seconds_min": min(yardstick.seconds),
         "yardstick_epochs": yardstick.seconds,
         "full": arguments.full,
         "is_fashion_mnist": dataset.is_fashion_mnist,
+        "backend": keras.backend.backend(),
+        "device": model.device_name(),
         **made_by,
     }
     print(
@@ -201,6 +221,8 @@ def main() -> None:
             f"{row['seconds_mean']:.1f} s = {row['textbook_epochs']:.1f} textbook epochs, "
             f"{row['peak_share']:.0%} of the peak, n = {row['seeds']}"
         )
+    for target, seconds in document["seconds_to"].items():
+        print(f"{target}: {f'{seconds:.1f} s' if seconds else 'not reached'}")
     keep(document, arguments.out, arguments.json)
 
 

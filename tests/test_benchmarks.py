@@ -1,6 +1,7 @@
 """Each benchmark in its smallest form: untested means rotten."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,34 @@ def test_time_to_accuracy(small_folder, tmp_path):
     assert abs(row["accuracy_int8_mean"] - row["accuracy_mean"]) < 0.05
     assert 10_000 < row["int8_bytes_max"] < 100_000
     assert list(document["matrix_product_peak"]) == ["float32"]
+
+
+@pytest.mark.parametrize(("target", "seconds"), [(0.93, 20), (0.94, 30), (0.95, 90), (0.96, None)])
+def test_the_quickest_that_reaches_a_target_counts(target, seconds, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from time_to_accuracy import seconds_to
+
+    means = [(0.951, 100), (0.95, 90), (0.94, 30), (0.939, 20)]
+    results = [{"accuracy_mean": accuracy, "seconds_mean": mean} for accuracy, mean in means]
+    assert seconds_to(target, results) == seconds
+
+
+def test_time_to_accuracy_under_jax(small_folder, tmp_path):
+    command = [
+        sys.executable, BENCHMARKS / "time_to_accuracy.py", "--preset", "textbook", "--seeds", "1", "--epochs", "1",
+        "--data", small_folder, "--out", tmp_path / "result.json",
+    ]  # fmt: skip
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "result.json").read_text())
+    (row,) = document["results"]
+    assert (row["preset"], row["seeds"], document["backend"]) == ("textbook", 1, "jax")
+    assert document["device"] == document["processor"]
+    reached = {"94%": 0.94, "95%": 0.95, "96%": 0.96}
+    expected = {name: row["seconds_mean"] if row["accuracy_mean"] >= least else None for name, least in reached.items()}
+    assert document["seconds_to"] == expected
+    assert 0 < row["peak_share"] < 1
 
 
 def test_inference(copied_run, small, tmp_path):
@@ -146,11 +175,11 @@ def test_a_folder_without_labels_is_one_line(small_run, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_matrix_products_are_timed_in_either_precision(precision):
-    script = f"import arithmetic; print(arithmetic.product_rate(64, {precision!r}))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) > 0
+def test_matrix_products_are_timed_in_either_precision(precision, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import arithmetic
+
+    assert arithmetic.product_rate(64, precision) > 0
 
 
 def test_every_kept_result_names_its_commit_and_versions():

@@ -43,7 +43,7 @@ class Config:
 
     preset: str
     """The name of the preset that this started from."""
-    network: Literal["textbook", "whitened", "whitened_large", "whitened_medium", "whitened_small"]
+    network: Literal["textbook", "whitened", "whitened_large", "whitened_medium", "whitened_small", "whitened_wide"]
     """Which builder in `fmnist.model` makes the network."""
     epochs: int
     """Times that the training images are gone through, or the share of them that `visited` says."""

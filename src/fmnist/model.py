@@ -49,6 +49,7 @@ LAYOUTS: dict[str, tuple[int | str, ...]] = {
     "whitened_large": (64, POOL, 128, 128, POOL, 256, 256),
     "whitened_medium": (POOL, 32, 64, POOL, 64, 96),
     "whitened_small": (POOL, 32, 48, POOL, 64, 64),
+    "whitened_wide": (128, POOL, 256, 256, 256, POOL, 512, 512, 512),
 }
 """What follows the whitening stem: the widths of the convolutions, and where they are pooled."""
 
@@ -171,6 +172,15 @@ def choose_precision(wanted: str) -> str:
         return wanted
     is_native = _is_on_gpu() or environment.has_native_bfloat16()
     return "bfloat16" if is_native else "float32"
+
+
+def device_name() -> str:
+    """Name what Keras computes on: the GPU, or the processor."""
+    if not _is_on_gpu():
+        return environment.processor_name()
+    import jax
+
+    return str(jax.devices()[0].device_kind)
 
 
 def _is_on_gpu() -> bool:
