@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import fmnist
+from fmnist import model
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -45,6 +46,15 @@ def test_the_quickest_that_reaches_a_target_counts(target, seconds, monkeypatch)
     means = [(0.951, 100), (0.95, 90), (0.94, 30), (0.939, 20)]
     results = [{"accuracy_mean": accuracy, "seconds_mean": mean} for accuracy, mean in means]
     assert seconds_to(target, results) == seconds
+
+
+def test_the_configuration_for_a_gpu_builds(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from time_to_accuracy import CONFIGURATIONS
+
+    wide, best = (model.build(CONFIGURATIONS[name], 10, "float32") for name in ("wide", "best"))
+    assert wide.output_shape == (None, 10)
+    assert wide.count_params() > 5 * best.count_params()
 
 
 def test_time_to_accuracy_under_jax(small_folder, tmp_path):

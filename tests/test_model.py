@@ -1,6 +1,7 @@
 """The networks: their shape, their start, their weights."""
 
 import random
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -146,3 +147,12 @@ def test_precision_on_jax_follows_its_device(device, expected, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr("jax.default_backend", lambda: device)
     assert model.choose_precision("auto") == expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("gpu", "NVIDIA H100"), ("cpu", "AMD EPYC")])
+def test_the_device_is_named(device, expected, monkeypatch):
+    monkeypatch.setattr(environment, "cpu_info", lambda: {"model name": "AMD EPYC"})
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr("jax.default_backend", lambda: device)
+    monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(device_kind="NVIDIA H100")])
+    assert model.device_name() == expected
