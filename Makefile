@@ -3,13 +3,13 @@
 # make check  formatting, lint and types alone
 # make bench  the measurements behind the README
 # make bench-gpu  training under JAX, on a machine with an NVIDIA GPU
-# make notebook / figures / box / lock  rebuild what is generated and committed
+# make notebook / figures / pretrained / lock  rebuild what is generated and committed
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/fast
 
-.PHONY: run test check bench bench-gpu notebook figures box lock clean
+.PHONY: run test check bench bench-gpu notebook figures pretrained lock clean
 
 run: .venv/.installed
 	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
@@ -41,13 +41,13 @@ bench-gpu: .venv/.installed-dev
 		--out benchmarks/results/gpu.json
 
 notebook: .venv/.installed-dev
-	$(BIN)/python notebooks/build.py
+	$(BIN)/python scripts/build_notebook.py
 
-box: .venv/.installed
-	$(BIN)/python box/build.py
+pretrained: .venv/.installed
+	$(BIN)/python scripts/build_pretrained.py
 
 figures: .venv/.installed
-	$(BIN)/python docs/build.py $(RUN)
+	$(BIN)/python scripts/draw_figures.py $(RUN)
 
 # uv is needed here alone; the result is for plain pip
 lock:

@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from fmnist import runs
+from fmnist.runs import run as runs
 
 SIZES = (1024, 2048, 4096)
 REPEATS = 5

@@ -23,8 +23,9 @@ from typing import Any
 
 from provenance import keep, provenance
 
-from fmnist import idx, runs
 from fmnist.config import PRESETS
+from fmnist.data import formats as idx
+from fmnist.runs import run as runs
 
 RESULTS = Path(__file__).parent / "results"
 SHARE_OF_LATE_KILLS = 1 / 4

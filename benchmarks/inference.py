@@ -23,15 +23,18 @@ from PIL import Image
 from provenance import keep, provenance
 
 import fmnist
-from fmnist import data, environment, model, runs
-from fmnist.classifier import session_options
+from fmnist.data import dataset as data
+from fmnist.inference.classifier import session_options
+from fmnist.models import networks as model
+from fmnist.runs import environment
+from fmnist.runs import run as runs
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 10, 100, 1_000)
 """Images a call."""
 CALLS = 10
 """Calls a turn, except of the largest: for a 95th percentile worth the name, and because the first few after a pause
-may take twice the time of the others (LOG.md)."""
+may take twice the time of the others (docs/log.md)."""
 KERAS_BATCH_SIZES = (32, 100, 1_000)
 """The default of `predict`, the classifier's own, and all at once: for each call the quickest counts."""
 NUM_ALL = 10_000
@@ -155,7 +158,7 @@ def measure_cold_starts(run: runs.Run, image: np.ndarray, num_rounds: int) -> li
         Image.fromarray(image).save(picture)
         commands = {
             "python alone": ["-c", "pass"],
-            "import fmnist.classifier": ["-c", "import fmnist.classifier"],
+            "import fmnist.inference.classifier": ["-c", "import fmnist.inference.classifier"],
             "import keras": ["-c", "import keras"],
             "fmnist predict": ["-m", "fmnist", "predict", str(picture), "--model", str(run.folder)],
         }

@@ -26,9 +26,11 @@ from provenance import provenance
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from fmnist import atomic, data, metrics, runs
-from fmnist.classifier import Classifier
+from fmnist import atomic, metrics
+from fmnist.data import dataset as data
 from fmnist.errors import FmnistError, one_line
+from fmnist.inference.classifier import Classifier
+from fmnist.runs import run as runs
 
 NUM_TO_CHOOSE_BY = 500
 CONFIDENT = 0.90

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fmnist import environment
+from fmnist.runs import environment
 
 
 def provenance() -> dict[str, Any]:

@@ -24,7 +24,8 @@ from PIL import Image
 from provenance import keep, provenance
 
 import fmnist
-from fmnist import photo, runs
+from fmnist.inference import photo
+from fmnist.runs import run as runs
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -29,8 +29,11 @@ from provenance import keep, provenance
 from scipy import stats
 
 import fmnist
-from fmnist import data, model, quantise, runs
 from fmnist.config import PRESETS
+from fmnist.data import dataset as data
+from fmnist.export import quantize as quantise
+from fmnist.models import networks as model
+from fmnist.runs import run as runs
 
 RESULTS = Path(__file__).parent / "results"
 MIN_YARDSTICK_EPOCHS = 5
@@ -39,7 +42,7 @@ TARGETS = (TARGET, 0.95, 0.96)
 CONFIGURATIONS = {
     **PRESETS,
     # For a GPU: the recipe of `best` with six times the arithmetic an image and three times the epochs. It is meant to
-    # reach 96.6 %, and has not been trained to its end yet (LOG.md).
+    # reach 96.6 %, and has not been trained to its end yet (docs/log.md).
     "wide": replace(PRESETS["best"], preset="wide", network="whitened_wide", epochs=200),
 }
 

@@ -18,7 +18,10 @@ import numpy as np
 from PIL import Image
 
 import fmnist
-from fmnist import data, explore, metrics, photo, plots
+from fmnist import metrics, plots
+from fmnist.data import dataset as data
+from fmnist.evaluation import explore
+from fmnist.inference import photo
 
 # %matplotlib inline
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import fmnist
-from fmnist import model
+from fmnist.models import networks as model
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -76,7 +76,7 @@ def test_time_to_accuracy_under_jax(small_folder, tmp_path):
 
 
 def test_inference(copied_run, small, tmp_path):
-    from fmnist import quantise
+    from fmnist.export import quantize as quantise
 
     quantise.finish(copied_run, small)
     command = [

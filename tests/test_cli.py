@@ -15,7 +15,8 @@ from conftest import powerless
 from PIL import Image
 
 import fmnist
-from fmnist import atomic, runs
+from fmnist import atomic
+from fmnist.runs import run as runs
 
 
 @pytest.fixture

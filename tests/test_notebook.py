@@ -10,15 +10,16 @@ import nbformat
 import pytest
 from conftest import write_folder
 
-from fmnist import model, training
 from fmnist.config import PRESETS
+from fmnist.models import networks as model
+from fmnist.training import train as training
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
+    spec = importlib.util.spec_from_file_location("build", NOTEBOOKS.parent / "scripts" / "build_notebook.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

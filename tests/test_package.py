@@ -33,10 +33,10 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"fmnist/templates/report.html", "fmnist/demo.html"} <= set(names)
+    assert {"fmnist/evaluation/report.html", "fmnist/demo/page.html"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fmnist"}
     generated = [name for name in names if name.endswith((".pyc", ".png", ".onnx", ".gz"))]
-    assert generated == ["fmnist/box/model-int8.onnx"]
+    assert generated == ["fmnist/pretrained/model-int8.onnx"]
 
 
 def test_the_wheel_installs_in_a_clean_environment_and_runs(wheel, tmp_path):

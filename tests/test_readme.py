@@ -52,7 +52,7 @@ def test_every_make_target_exists(document):
         assert {word for word in line.split()[1:] if "=" not in word} <= targets, line
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md", "LOG.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md", "docs/log.md"])
 def test_every_file_and_link_exists(document):
     text = (ROOT / document).read_text()
     links = set(re.findall(r"\]\((?!http)([^)#]+)\)", text))

@@ -1,6 +1,5 @@
-"""The house keeps its floors, its public names and its light commands."""
+"""The architecture: layers, public names, and commands that stay light."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -10,62 +9,21 @@ import pytest
 
 import fmnist
 
-PACKAGE = Path(fmnist.__file__).parent
+ROOT = Path(__file__).parents[1]
 
-FLOORS = [
-    {"errors", "config", "atomic", "locks", "environment", "idx", "sources", "data", "metrics", "acceptance"}
-    | {"untrusted", "forms", "graph"},
-    {"augment", "photolike", "runs", "photo", "layers", "optimizers"},
-    {"plots", "model", "checkpoints"},
-    {"classifier"},
-    {"export", "quantise", "report", "protocol", "gate"},
-    {"training", "evaluation", "explore", "live", "server", "doctor"},
-    {"terminal", "cli", "__main__"},
-]
-WITHIN_A_FLOOR = {
-    # ground floor: what they stand on, in this order
-    "config": {"errors"}, "idx": {"errors"}, "sources": {"errors", "idx", "atomic"},
-    "data": {"errors", "idx", "sources"}, "locks": {"errors"}, "untrusted": {"errors"}, "graph": {"errors"},
-    "forms": {"errors", "config", "sources", "data"}, "photolike": {"augment"},
-    # the top
-    "cli": {"terminal"}, "__main__": {"cli"},
-}  # fmt: skip
-KERAS_MODULES = {"layers", "optimizers", "model", "training", "export", "live"}
 HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "onnx", "fastapi", "uvicorn"}
 
 
-def imports_of(module: str, top_level_only: bool = False) -> set[str]:
-    """Every module that a module of the package names, inside functions too."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    found = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "fmnist":
-            found |= {f"fmnist.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
-    return found
-
-
-def test_every_module_has_a_floor():
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set.union(*FLOORS)
-
-
-@pytest.mark.parametrize("module", sorted(set.union(*FLOORS)))
-def test_imports_point_down(module):
-    floor = next(number for number, modules in enumerate(FLOORS) if module in modules)
-    below = set().union(*FLOORS[:floor])
-    ours = {name.removeprefix("fmnist.") for name in imports_of(module) if name.startswith("fmnist.")}
-    assert ours - below - WITHIN_A_FLOOR.get(module, set()) == set()
-
-
-@pytest.mark.parametrize("module", sorted(set.union(*FLOORS)))
-def test_keras_stays_in_its_rooms(module):
-    names = {name.split(".")[0] for name in imports_of(module, top_level_only=True)}
-    assert (names & {"keras", "tensorflow"} == set()) or module in KERAS_MODULES
+def test_imports_follow_the_layers():
+    """The contracts are in pyproject.toml."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -108,7 +66,11 @@ def test_nothing_is_reported_to_anyone(tmp_path):
     """ONNX Runtime, which would report, leaves an identifier in the temporary folder as soon as it is imported."""
     unset = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    command = [sys.executable, "-c", "import fmnist.classifier, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"]
+    command = [
+        sys.executable,
+        "-c",
+        "import fmnist.inference.classifier, os; print(os.environ['ORT_DISABLE_TELEMETRY'])",
+    ]
     done = subprocess.run(
         command, env={**environment, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True
     )

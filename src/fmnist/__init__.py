@@ -9,30 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmnist.classifier import Classifier
     from fmnist.config import Config
-    from fmnist.data import load
+    from fmnist.data.dataset import load
     from fmnist.errors import FmnistError, errors_as_text
-    from fmnist.evaluation import evaluate
-    from fmnist.live import LiveCurves
-    from fmnist.model import load_model
-    from fmnist.training import resume, train
+    from fmnist.evaluation.evaluate import evaluate
+    from fmnist.inference.classifier import Classifier
+    from fmnist.models.networks import load_model
+    from fmnist.training.progress import LiveCurves
+    from fmnist.training.train import resume, train
 
 # ONNX Runtime's official builds report each session to their maker, on Linux since 2026. They read this when they are
 # imported, so it stands before all else. Who wants to report sets it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
-    "Classifier": "fmnist.classifier",
+    "Classifier": "fmnist.inference.classifier",
     "Config": "fmnist.config",
     "FmnistError": "fmnist.errors",
     "errors_as_text": "fmnist.errors",
-    "evaluate": "fmnist.evaluation",
-    "LiveCurves": "fmnist.live",
-    "load": "fmnist.data",
-    "load_model": "fmnist.model",
-    "resume": "fmnist.training",
-    "train": "fmnist.training",
+    "evaluate": "fmnist.evaluation.evaluate",
+    "LiveCurves": "fmnist.training.progress",
+    "load": "fmnist.data.dataset",
+    "load_model": "fmnist.models.networks",
+    "resume": "fmnist.training.train",
+    "train": "fmnist.training.train",
 }
 
 __all__ = [

@@ -21,8 +21,8 @@ from fmnist.errors import FmnistError, one_line
 from fmnist.terminal import complain, errors, give, out, quiet_stderr, show_log, table
 
 if TYPE_CHECKING:
-    from fmnist.classifier import Classifier
-    from fmnist.runs import Run
+    from fmnist.inference.classifier import Classifier
+    from fmnist.runs.run import Run
 
 app = typer.Typer(
     help="Train, score and ask a Fashion-MNIST classifier.",
@@ -55,7 +55,7 @@ DataFolder = Annotated[
 @app.command("data")
 def data_command(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Find or fetch the data set, verify it and say what it is."""
-    from fmnist.data import load
+    from fmnist.data.dataset import load
 
     dataset = load(data)
     document = {
@@ -81,8 +81,8 @@ def explore(
     debug: Debug = False,
 ) -> None:
     """Show what is in the data: tables here, figures in a folder."""
-    from fmnist import explore as exploring
-    from fmnist.data import load
+    from fmnist.data.dataset import load
+    from fmnist.evaluation import explore as exploring
 
     dataset = load(data)
     summary = exploring.summarise(dataset)
@@ -165,8 +165,8 @@ def train(
         raise FmnistError("--backend jax needs the package jax; `pip install 'fmnist[jax]'` brings it")
     if backend:
         os.environ["KERAS_BACKEND"] = backend
-    from fmnist import runs
-    from fmnist.data import load, load_from
+    from fmnist.data.dataset import load, load_from
+    from fmnist.runs import run as runs
 
     if resume:
         begun = runs.open_run(resume)
@@ -184,7 +184,8 @@ def train(
         with quiet_stderr():
             import keras
 
-            from fmnist import live, training
+            from fmnist.training import progress as live
+            from fmnist.training import train as training
         start = partial(training.resume, folder) if resume else partial(training.train, config, folder=folder)
         callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
         errors.print(f"{'Resuming' if resume else 'Training'} {config.preset} into {folder}", soft_wrap=True)
@@ -208,7 +209,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a run on every test image and write its report."""
-    from fmnist import evaluation as evaluating
+    from fmnist.evaluation import evaluate as evaluating
 
     chosen = find_run(run)
     result = evaluating.evaluate(chosen, seed)
@@ -272,7 +273,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Say what garments photos show, and whether to believe it."""
-    from fmnist.classifier import Classifier
+    from fmnist.inference.classifier import Classifier
 
     classifier = Classifier.load(find_model(model))
     errors.print(f"Model: {classifier.name}", soft_wrap=True)
@@ -307,15 +308,16 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a run's model.onnx and manifest again, or for the first time if it was cut off; or its model-int8.onnx."""
-    from fmnist import atomic, runs
+    from fmnist import atomic
+    from fmnist.runs import run as runs
 
     chosen = runs.open_run(run)
     if not (int8 and chosen.is_finished):
         with quiet_stderr():
-            from fmnist import export as exporting
+            from fmnist.export import onnx as exporting
         manifest = exporting.finish(chosen)
     if int8:
-        from fmnist import quantise
+        from fmnist.export import quantize as quantise
 
         manifest = quantise.finish(chosen)
     path = chosen.folder / runs.INT8_FILE if int8 else chosen.onnx_path
@@ -365,8 +367,8 @@ def demo(
     """Ask for pictures in a browser, and by REST, on this machine alone."""
     if not all(find_spec(name) for name in ("fastapi", "uvicorn", "fastapi_offline")):
         raise FmnistError("fmnist demo needs FastAPI and uvicorn; `pip install 'fmnist[demo]'` brings them")
-    from fmnist import server
-    from fmnist.classifier import Classifier
+    from fmnist.demo import server
+    from fmnist.inference.classifier import Classifier
 
     run = find_model(model)
     classifier = Classifier.load(run)
@@ -382,14 +384,14 @@ def demo(
 
 def find_run(folder: Path | None) -> "Run":
     """Open the run that was named, or the newest finished one."""
-    from fmnist import runs
+    from fmnist.runs import run as runs
 
     return runs.open_run(folder) if folder else runs.newest_finished()
 
 
 def find_model(folder: Path | None) -> "Run":
     """Open the run that was named, or the newest finished one, or, where there is none, what comes with fmnist."""
-    from fmnist import runs
+    from fmnist.runs import run as runs
 
     if folder == PACKAGED and not folder.exists():
         return runs.packaged()
@@ -452,7 +454,7 @@ def saying_how_to_go_on(folder: Path) -> Iterator[None]:
 
 def pictures(paths: list[Path]) -> list[Path]:
     """Put in place of each folder the pictures in it, by name; files stay, whatever they are."""
-    from fmnist.photo import SUFFIXES
+    from fmnist.inference.photo import SUFFIXES
 
     found: list[Path] = []
     for path in paths:
@@ -467,7 +469,8 @@ def pictures(paths: list[Path]) -> list[Path]:
 
 def look(file: Path, classifier: "Classifier", sheet: Path | None) -> dict[str, Any]:
     """Ask about one photo and, where a file is named for it, show how it was converted."""
-    from fmnist import atomic, photo
+    from fmnist import atomic
+    from fmnist.inference import photo
 
     conversion = photo.convert(photo.read(file))
     if sheet:
@@ -487,7 +490,7 @@ def verdict(answer: dict[str, Any]) -> str:
 
 def interrupted(folder: Path) -> str:
     """Say what an interrupted run leaves, and what can be done with it."""
-    from fmnist import runs
+    from fmnist.runs import run as runs
 
     try:
         num_epochs = len(runs.open_run(folder).history())

@@ -166,7 +166,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 # A strong model in half a minute on two CPU cores. The ideas are those of the CIFAR-10 speedruns (Jordan 2024,
 # arXiv 2404.00498): a frozen whitening stem, orthogonalised momentum, alternating flip. An epoch is half the
-# images: two halves at random, then the half that was hardest when last seen. LOG.md has what each choice brought.
+# images: two halves at random, then the half that was hardest when last seen. docs/log.md has what each choice brought.
 FAST = Config(
     preset="fast",
     network="whitened",
@@ -201,6 +201,6 @@ PRESETS: dict[str, Config] = {
     # The highest accuracy within an hour on two CPU cores: wider, at full size before the first pooling, for longer.
     "best": replace(FAST, preset="best", network="whitened_large", epochs=70, cutmix=0.5),
     # For photos of real garments: it pays for them with accuracy on the data set's own pictures. Its int8 graph is
-    # small enough to ship. Every image every epoch: by the hardest half it is three points worse on photos (LOG.md).
+    # small enough to ship. Every image every epoch: by the hardest half it is 3 points worse on photos (docs/log.md).
     "photo": replace(FAST, preset="photo", network="whitened_medium", epochs=45, visited=1.0, photolike=True),
 }

@@ -20,15 +20,18 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fmnist import data, environment, runs, sources
+from fmnist.data import dataset as data
+from fmnist.data import download as sources
 from fmnist.errors import FmnistError, one_line
+from fmnist.runs import environment
+from fmnist.runs import run as runs
 
 TIMEOUT_SECONDS = 3
 """For an answer of a host; longer is as good as none."""
 KERAS_TIMEOUT_SECONDS = 120
 GB = 10**9
 LEAST_MEMORY, GOOD_MEMORY = 1.6 * GB, 3 * GB
-"""Training `fast` takes 1.56 GB at the peak (LOG.md)."""
+"""Training `fast` takes 1.56 GB at the peak (docs/log.md)."""
 LEAST_DISK, GOOD_DISK = 0.1 * GB, 1 * GB
 """The data takes 31 MB, a run some 5 MB."""
 CGROUPS = (

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fmnist import atomic
 
 if TYPE_CHECKING:
-    from fmnist.runs import History
+    from fmnist.runs.run import History
 
 TRAINING, VALIDATION = "#1f5f8b", "#d1495b"
 RIGHT, WRONG, OTHER = "#2e7d4f", "#d1495b", "#b8c4ce"
