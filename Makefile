@@ -49,12 +49,12 @@ pretrained: .venv/.installed
 figures: .venv/.installed
 	$(BIN)/python scripts/draw_figures.py $(RUN)
 
-# uv is needed here alone; the result is for plain pip
+# needs uv; the result is for plain pip
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
-		--group build -o requirements.txt
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
-		--group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --extra train --group run -o requirements.txt
+	$(LOCK) --extra train --extra demo --extra heic --extra jax --extra tensorboard --group dev \
+		-c requirements.txt -o requirements-dev.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \

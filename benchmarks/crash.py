@@ -1,13 +1,13 @@
-"""Kill training at random moments and see that nothing is lost: python benchmarks/crash.py --kills 100.
+"""Kill training at random moments, resume it, and compare the results: python benchmarks/crash.py --kills 100.
 
-First a run that nobody disturbs is trained, by the command `fmnist train` as a process of its own, and timed. Then runs
-of the same settings are begun, killed with SIGKILL at a moment drawn by the seed, resumed by `fmnist train --resume`,
-killed again, and so on, until one of the commands comes to its end by itself; then the next run is begun.
+First one run is trained without interruption, by the command `fmnist train` in a process of its own, and timed. Then
+further runs with the same settings are started, killed with SIGKILL at a random moment, resumed by
+`fmnist train --resume`, killed again, and so on, until a command ends by itself. Then the next run is started.
 
-Every moment is drawn evenly from the time that starting and two epochs take, or, in one kill of four, from the time of
-a whole run: so all of a command is met, from the first import to the last write of the export, while a run still gets
-on by some epochs from kill to kill. A run is lost if a command ends with an error. A run is identical if
-`weights.safetensors` has the SHA-256 of the undisturbed run and `history.csv` is the same but for the seconds.
+Three kills of four are drawn uniformly from the time that startup, export and two epochs take, and one of four from the
+time of a whole run. So kills hit all parts of a command, from the first import to the last write of the export, while a
+run still completes some epochs between two kills. A run is lost if a command ends with an error. A run is identical if
+`weights.safetensors` has the SHA-256 of the uninterrupted run and `history.csv` is the same except for the seconds.
 """
 
 import argparse
@@ -21,18 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from provenance import keep, provenance
+from provenance import describe_provenance, write_result
 
 from fmnist.config import PRESETS
-from fmnist.data import formats as idx
-from fmnist.runs import run as runs
+from fmnist.files import sha256
+from fmnist.runs.run import open_run
 
 RESULTS = Path(__file__).parent / "results"
-SHARE_OF_LATE_KILLS = 1 / 4
+LATE_KILLS_FRACTION = 1 / 4
 
 
-def command(arguments: argparse.Namespace, folder: Path) -> list[str]:
-    """Give the command that a person would type: begin the run, or go on with it."""
+def train_command(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """Return the command that starts the run in a folder or, if it was started already, resumes it."""
     words = [sys.executable, "-m", "fmnist", "train"]
     if (folder / "config.json").exists():
         return [*words, "--resume", str(folder)]
@@ -42,7 +42,11 @@ def command(arguments: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def run_for(words: list[str], seconds: float | None) -> tuple[int | None, str]:
-    """Run a command, killing it after so many seconds; give its exit code, None if so killed, and its last words."""
+    """Run a command and kill it after some seconds; None lets it end.
+
+    Returns:
+        The exit code, None if the command was killed, and the last line of stderr.
+    """
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             _, err = process.communicate(timeout=seconds)
@@ -53,104 +57,108 @@ def run_for(words: list[str], seconds: float | None) -> tuple[int | None, str]:
     return process.returncode, (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """Give what must be the same to the bit."""
-    run = runs.open_run(folder)
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """Return what has to be identical in all runs."""
+    run = open_run(folder)
     return {
-        "is_complete": run.is_complete,
-        "weights_sha256": idx.sha256(run.weights_path.read_bytes()),
+        "status": run.status,
+        "weights_sha256": sha256(run.weights_path.read_bytes()),
         "history": [{**row, "seconds": None} for row in run.history()],
     }
 
 
-def state(folder: Path) -> dict[str, Any]:
-    """Say how far a run had come when it was killed."""
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Describe how far a run was when it was killed."""
     newest = max((path.name for path in folder.glob("checkpoint-*")), default=None)
     files = [name for name in ("config.json", "weights.safetensors", "model.onnx") if (folder / name).exists()]
-    return {"newest_checkpoint": newest, "files": files, "half_written": len(list(folder.glob(".*")))}
+    return {"newest_checkpoint": newest, "files": files, "temporary_files": len(list(folder.glob(".*")))}
 
 
-def chain(arguments: argparse.Namespace, folder: Path, draw: Callable[[], float], most: int) -> dict[str, Any]:
-    """Begin a run, kill it, resume it, kill it again, until it ends by itself or has been killed often enough.
+def train_with_kills(
+    arguments: argparse.Namespace, folder: Path, draw_seconds: Callable[[], float], max_kills: int
+) -> dict[str, Any]:
+    """Start a run, kill it and resume it, until a command ends by itself.
 
     Args:
-        arguments: of the program.
+        arguments: of this program.
         folder: of the run.
-        draw: gives the seconds after which the next command is killed.
-        most: kills, at most; the command after the last one is left alone.
+        draw_seconds: returns the seconds after which the next command is killed.
+        max_kills: number of kills, at most; after the last one the run is resumed to its end.
+
+    Returns:
+        `kills`, a list, and `error`, the message of a command that failed.
     """
     kills: list[dict[str, Any]] = []
     while True:
-        after = draw() if len(kills) < most else None
-        code, message = run_for(command(arguments, folder), after)
+        after = draw_seconds() if len(kills) < max_kills else None
+        code, message = run_for(train_command(arguments, folder), after)
         if code is not None:
             return {"kills": kills, "error": message if code else None}
-        kills.append({"after_seconds": after, **state(folder)})
+        kills.append({"after_seconds": after, **read_progress(folder)})
         print(f"killed: {kills[-1]}", file=sys.stderr)
 
 
 def main() -> None:
-    """Kill, resume, compare; print a line for people and, with --json, one document as the last line of stdout."""
+    """Kill, resume and compare; print a line and, with --json, the result as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--preset", choices=PRESETS, default="fast")
-    parser.add_argument("--seed", type=int, help="draws the moments; without it one is drawn and kept in the result")
-    parser.add_argument("--epochs", type=int, help="instead of the preset's own")
+    parser.add_argument("--seed", type=int, help="seed of the moments; random by default, and part of the result")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's number")
     parser.add_argument("--data", type=Path, help="another data set of the same format")
     parser.add_argument("--out", type=Path, default=RESULTS / "crash.json")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    made = provenance()
+    provenance = describe_provenance()
     seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
     moments = random.Random(seed)
-    chains: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
-        folder = Path(scratch) / "undisturbed"
+        folder = Path(scratch) / "uninterrupted"
         started = time.perf_counter()
-        code, message = run_for(command(arguments, folder), None)
-        whole_seconds = time.perf_counter() - started
+        code, message = run_for(train_command(arguments, folder), None)
+        total_seconds = time.perf_counter() - started
         if code != 0:
-            sys.exit(f"the undisturbed run failed: {message}")
-        expected = outcome(folder)
-        epoch_seconds = [float(row["seconds"] or 0) for row in runs.open_run(folder).history()]
-        # all that is no epoch, the export too, and two epochs
-        early_seconds = whole_seconds - sum(epoch_seconds) + 2 * sum(epoch_seconds) / len(epoch_seconds)
+            sys.exit(f"the uninterrupted run failed: {message}")
+        expected = read_outcome(folder)
+        epoch_seconds = [float(row["seconds"] or 0) for row in open_run(folder).history()]
+        # Everything except the epochs, the export included, and two epochs.
+        early_seconds = total_seconds - sum(epoch_seconds) + 2 * sum(epoch_seconds) / len(epoch_seconds)
 
-        def draw() -> float:
-            return moments.uniform(0, whole_seconds if moments.random() < SHARE_OF_LATE_KILLS else early_seconds)
+        def draw_seconds() -> float:
+            return moments.uniform(0, total_seconds if moments.random() < LATE_KILLS_FRACTION else early_seconds)
 
         num_kills = 0
-        while num_kills < arguments.kills and not any(done["error"] for done in chains):
-            folder = Path(scratch) / f"run{len(chains) + 1}"
-            done = chain(arguments, folder, draw, arguments.kills - num_kills)
-            num_kills += len(done["kills"])
-            found = None if done["error"] else outcome(folder)
-            chains.append(
-                {**done, "is_identical": found == expected, "outcome": found if found != expected else "same"}
-            )
-            print(f"run {len(chains)}: {len(done['kills'])} kills, identical: {found == expected}", file=sys.stderr)
-    num_identical, num_lost = (sum(bool(done[name]) for done in chains) for name in ("is_identical", "error"))
-    document = {
+        while num_kills < arguments.kills and not any(run["error"] for run in runs):
+            folder = Path(scratch) / f"run{len(runs) + 1}"
+            run = train_with_kills(arguments, folder, draw_seconds, arguments.kills - num_kills)
+            num_kills += len(run["kills"])
+            outcome = None if run["error"] else read_outcome(folder)
+            is_identical = outcome == expected
+            runs.append({**run, "is_identical": is_identical, "outcome": "same" if is_identical else outcome})
+            print(f"run {len(runs)}: {len(run['kills'])} kills, identical: {is_identical}", file=sys.stderr)
+    num_identical, num_lost = (sum(bool(run[name]) for run in runs) for name in ("is_identical", "error"))
+    result = {
         "preset": arguments.preset,
         "epochs": len(expected["history"]),
         "seed": seed,
-        "kills": num_kills,
-        "runs": len(chains),
-        "lost": num_lost,
-        "identical": num_identical,
-        "all_identical": num_identical == len(chains),
+        "num_kills": num_kills,
+        "num_runs": len(runs),
+        "num_lost": num_lost,
+        "num_identical": num_identical,
+        "all_identical": num_identical == len(runs),
         "weights_sha256": expected["weights_sha256"],
-        "undisturbed_seconds": whole_seconds,
-        "chains": chains,
-        **made,
+        "uninterrupted_seconds": total_seconds,
+        "runs": runs,
+        **provenance,
     }
     print(
-        f"{arguments.preset}: {document['kills']} kills in {document['runs']} runs, {document['lost']} lost, "
-        f"{document['identical']} identical to the bit; seed {seed}"
+        f"{arguments.preset}: {num_kills} kills in {len(runs)} runs, {num_lost} lost, "
+        f"{num_identical} bit for bit identical; seed {seed}"
     )
-    keep(document, arguments.out, arguments.json)
-    sys.exit(0 if document["all_identical"] else 1)
+    write_result(result, arguments.out, arguments.json)
+    sys.exit(0 if result["all_identical"] else 1)
 
 
 if __name__ == "__main__":

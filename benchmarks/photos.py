@@ -1,13 +1,15 @@
-"""How a model does on a folder of labelled photos: python benchmarks/photos.py FOLDER.
+"""Evaluate a model on a folder of labeled photos: python benchmarks/photos.py FOLDER.
 
-The folder holds photos and `labels.csv` with the columns `file`, `category` and `accepted_classes`: the indices that
-count as right, separated by spaces; none where the right answer is "not one of the ten". Every photo goes the way of
-`fmnist predict`. Photos choose settings and are never trained on; so that they cannot also flatter them, a development
-folder is split once, by the hash of each file: `--part choose` are the 500 lowest hashes, `--part final` the rest, to
-be read once. `--part all` is for a folder that chose nothing.
+The folder contains photos and `labels.csv` with the columns `file`, `category` and `accepted_classes`: the indices of
+the classes that count as correct, separated by spaces. A photo without any is out of scope: it shows none of the
+classes. Every photo is classified as by `fmnist predict`.
 
-Beside the photos, the acceptance score has to tell clean images of the data set from digits, noise and negatives. The
-clean images are the run's validation images while choosing, and the test images otherwise.
+Photos choose settings and are never trained on. To keep an unbiased part, a development folder is split once, by the
+hash of each file: `--part choose` are the 500 photos with the lowest hashes, `--part final` the others, to be read
+once. `--part all` is for a folder that was not used to choose anything.
+
+The confidence also has to separate clean images of the data set from digits, noise and negatives. The clean images are
+the run's validation images with `--part choose`, and the test images otherwise.
 """
 
 import argparse
@@ -22,18 +24,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from provenance import provenance
+from provenance import describe_provenance
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from fmnist import atomic, metrics
-from fmnist.data import dataset as data
+from fmnist import metrics
+from fmnist.config import IMAGE_SIZE
+from fmnist.documents import write_json
 from fmnist.errors import FmnistError, one_line
 from fmnist.inference.classifier import Classifier
-from fmnist.runs import run as runs
+from fmnist.inference.prediction import Prediction
+from fmnist.runs.run import Run, open_pretrained, open_run
 
 NUM_TO_CHOOSE_BY = 500
 CONFIDENT = 0.90
+"""Probability from which a mistake counts as confident."""
 NUM_NOISE = 1_000
 
 
@@ -43,14 +48,15 @@ class Photo:
 
     path: Path
     category: str
-    accepted: frozenset[int]
+    accepted_classes: frozenset[int]
+    """Empty for a photo that is out of scope."""
 
 
 def read_labels(folder: Path, part: str) -> list[Photo]:
-    """Read which photos a part of the folder has.
+    """Read the labels of the photos in a part of the folder.
 
     Args:
-        folder: holds `labels.csv` and the photos.
+        folder: contains `labels.csv` and the photos.
         part: `choose`, `final` or `all`.
 
     Raises:
@@ -68,167 +74,184 @@ def read_labels(folder: Path, part: str) -> list[Photo]:
         raise FmnistError(f"{error.filename} is missing; expected photos and their labels.csv in {folder}") from error
     except (KeyError, AttributeError, ValueError) as error:
         raise FmnistError(f"{path} is damaged ({error}); expected file, category and accepted_classes") from error
-    chosen = {"choose": by_hash[:NUM_TO_CHOOSE_BY], "final": by_hash[NUM_TO_CHOOSE_BY:], "all": by_hash}[part]
-    if not chosen:
+    selected = {"choose": by_hash[:NUM_TO_CHOOSE_BY], "final": by_hash[NUM_TO_CHOOSE_BY:], "all": by_hash}[part]
+    if not selected:
         raise FmnistError(f"{folder} has no photos in its part {part}; it has {len(photos)} in all")
-    return chosen
+    return selected
 
 
-def ask(photos: list[Photo], classifier: Classifier) -> list[dict[str, Any]]:
-    """Answer every photo; one that cannot be read is an error of the folder."""
-    answers = []
-    for item in photos:
-        started = time.perf_counter()
-        answers.append(classifier.classify(item.path))
-        answers[-1]["seconds"] = time.perf_counter() - started
-    return answers
-
-
-def score(photos: list[Photo], answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the answers.
-
-    Args:
-        photos: what was asked.
-        answers: as `Classifier.classify` gives them, one a photo.
+def classify_photos(photos: list[Photo], classifier: Classifier) -> tuple[list[Prediction], list[float]]:
+    """Classify every photo.
 
     Returns:
-        The four figures that need no threshold and, if the model has one, the three at it; `per_category`.
-        Shares are from 0 to 1, and None where the folder has nothing to count.
+        The predictions, and the seconds that each took.
+
+    Raises:
+        FmnistError: if a photo cannot be read.
     """
-    inside = np.array([bool(item.accepted) for item in photos])
-    right = np.array([answer["class"] in item.accepted for item, answer in zip(photos, answers, strict=True)])
-    probability = np.array([answer["probability"] for answer in answers])
-    has_threshold = answers[0]["acceptance"] is not None
-    acceptance = np.array([answer["acceptance"] for answer in answers]) if has_threshold else probability
-    is_accepted = np.array([bool(answer["accepted"]) for answer in answers])
-    surest = np.argsort(-acceptance[inside], kind="stable")[: inside.sum() // 2]
+    predictions, seconds = [], []
+    for item in photos:
+        started = time.perf_counter()
+        predictions.append(classifier.classify(item.path))
+        seconds.append(time.perf_counter() - started)
+    return predictions, seconds
+
+
+def score_photos(photos: list[Photo], predictions: list[Prediction]) -> dict[str, Any]:
+    """Compute the metrics of the predictions for photos.
+
+    Args:
+        photos: what was classified.
+        predictions: one per photo.
+
+    Returns:
+        Metrics without a threshold; three at the model's threshold, which are None for a model without one; and
+        `per_category`. Fractions are from 0 to 1, and None where there are no photos to count.
+    """
+    in_scope = np.array([bool(item.accepted_classes) for item in photos])
+    is_correct = np.array(
+        [prediction.class_index in item.accepted_classes for item, prediction in zip(photos, predictions, strict=True)]
+    )
+    probability = np.array([prediction.probability for prediction in predictions])
+    has_threshold = predictions[0].confidence is not None
+    confidence = np.array([prediction.confidence for prediction in predictions]) if has_threshold else probability
+    is_accepted = np.array([bool(prediction.accepted) for prediction in predictions])
+    most_confident = np.argsort(-confidence[in_scope], kind="stable")[: in_scope.sum() // 2]
     per_category = {
         name: {
-            "num_photos": int((which := np.array([item.category == name for item in photos])).sum()),
-            "accuracy": share(right[which & inside]),
-            "accepted": share(is_accepted[which]) if has_threshold else None,
+            "num_photos": int((is_member := np.array([item.category == name for item in photos])).sum()),
+            "accuracy": mean_or_none(is_correct[is_member & in_scope]),
+            "accepted": mean_or_none(is_accepted[is_member]) if has_threshold else None,
         }
         for name in sorted({item.category for item in photos})
     }
     accuracies = [row["accuracy"] for row in per_category.values() if row["accuracy"] is not None]
     at_threshold = {
-        "accepted_right": share(right[inside & is_accepted]),
-        "coverage": share(is_accepted[inside]),
-        "out_of_scope_accepted": share(is_accepted[~inside]),
+        "selective_accuracy": mean_or_none(is_correct[in_scope & is_accepted]),
+        "coverage": mean_or_none(is_accepted[in_scope]),
+        "out_of_scope_accepted": mean_or_none(is_accepted[~in_scope]),
     }
     return {
         "num_photos": len(photos),
-        "num_in_scope": int(inside.sum()),
+        "num_in_scope": int(in_scope.sum()),
         "macro_accuracy": float(np.mean(accuracies)) if accuracies else None,
-        "accuracy": share(right[inside]),
-        "selective_accuracy_50": share(right[inside][surest]),
-        "confident_mistakes": share((~right & (probability >= CONFIDENT))[inside]),
-        "out_of_scope_auroc": auroc(acceptance[inside], acceptance[~inside]),
+        "accuracy": mean_or_none(is_correct[in_scope]),
+        "selective_accuracy_50": mean_or_none(is_correct[in_scope][most_confident]),
+        "confident_mistakes": mean_or_none((~is_correct & (probability >= CONFIDENT))[in_scope]),
+        "out_of_scope_auroc": auroc(confidence[in_scope], confidence[~in_scope]),
         **(at_threshold if has_threshold else dict.fromkeys(at_threshold)),
         "per_category": per_category,
-        "milliseconds_median": 1000 * float(np.median([answer["seconds"] for answer in answers])),
     }
 
 
-def score_clean(run: runs.Run, classifier: Classifier, part: str) -> dict[str, Any]:
-    """Compare clean images of the data set with what is none of the ten.
+def score_clean_images(run: Run, classifier: Classifier, part: str) -> dict[str, Any]:
+    """Compare clean images of the data set with images of other things.
+
+    Args:
+        run: the model's run.
+        classifier: the model.
+        part: `choose` reads validation images, `final` and `all` read test images.
 
     Returns:
-        `clean` (which images), `clean_accepted`, `ece`, and the AUROC of the acceptance score against scikit-learn's
-        digits, noise and the negatives of the clean images; None without a threshold.
+        `clean` (which images), `ece`, `clean_accepted`, and the AUROC of the confidence against scikit-learn's digits,
+        noise and the negatives of the clean images. The last four are missing for a model without a rejection rule.
     """
     dataset = run.load_data()
-    parts = data.split(dataset, run.config.seed, run.config.full)
+    parts = run.split(dataset)
     if part == "choose" and len(parts.val_images):
         name, images, labels = "validation", parts.val_images, parts.val_labels
     elif part == "choose":
-        return {"clean": None}  # trained on all of them: only test images are left, and they choose nothing
+        return {"clean": None}  # a run on all training images leaves only test images, which must not choose anything
     else:
         name, images, labels = "test", dataset.test_images, dataset.test_labels
     ece = metrics.expected_calibration_error(classifier.predict(images), labels)
-    if not classifier.acceptance:
+    if not classifier.rejection_rule:
         return {"clean": name, "ece": ece}
-    noise = np.random.default_rng(0).integers(0, 256, (NUM_NOISE, 28, 28), np.uint8)
-    clean = acceptance_scores(classifier, images)
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_NOISE, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    clean = compute_confidence(classifier, images)
     return {
         "clean": name,
         "ece": ece,
-        "clean_accepted": share(clean >= classifier.acceptance.threshold),
-        "digits_auroc": auroc(clean, acceptance_scores(classifier, digits())),
-        "noise_auroc": auroc(clean, acceptance_scores(classifier, noise)),
-        "negatives_auroc": auroc(clean, acceptance_scores(classifier, 255 - images)),
+        "clean_accepted": mean_or_none(clean >= classifier.rejection_rule.threshold),
+        "digits_auroc": auroc(clean, compute_confidence(classifier, load_digit_images())),
+        "noise_auroc": auroc(clean, compute_confidence(classifier, noise)),
+        "negatives_auroc": auroc(clean, compute_confidence(classifier, 255 - images)),
     }
 
 
-def acceptance_scores(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """Give the acceptance of images that are as in the data set, (n, 28, 28) uint8."""
-    assert classifier.acceptance
+def compute_confidence(classifier: Classifier, images: np.ndarray) -> np.ndarray:
+    """Return the confidence in the predictions for images in the format of the data set, (n, 28, 28) uint8."""
+    assert classifier.rejection_rule
     outputs = classifier.outputs(images)
-    return classifier.acceptance.score(outputs["probabilities"], outputs["features"])
+    return classifier.rejection_rule.confidence(outputs["probabilities"], outputs["features"])
 
 
-def digits() -> np.ndarray:
-    """Give scikit-learn's 1,797 digits, 8x8, enlarged to 28x28, bright on black."""
+def load_digit_images() -> np.ndarray:
+    """Return scikit-learn's 1,797 digits of 8x8 pixels enlarged to (n, 28, 28) uint8, bright on black."""
     small = (load_digits().images * 15.9375).astype(np.uint8)
-    return np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in small])
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in small])
 
 
-def auroc(inside: np.ndarray, outside: np.ndarray) -> float | None:
-    """Give the share of pairs in which the one inside scores higher; None if there are no pairs."""
-    if not (len(inside) and len(outside)):
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float | None:
+    """Return the area under the ROC curve of positive against negative scores. None if there are none of either."""
+    if not (len(positive) and len(negative)):
         return None
-    return float(roc_auc_score(np.r_[np.ones(len(inside)), np.zeros(len(outside))], np.r_[inside, outside]))
+    labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
+    return float(roc_auc_score(labels, np.r_[positive, negative]))
 
 
-def share(hits: np.ndarray) -> float | None:
-    """Give the mean of true and false; None if there are none."""
-    return float(hits.mean()) if len(hits) else None
+def mean_or_none(values: np.ndarray) -> float | None:
+    """Return the mean of booleans. None if there are none."""
+    return float(values.mean()) if len(values) else None
 
 
-def table(document: dict[str, Any]) -> str:
-    """Lay the figures out for people."""
-    lines = [f"{document['run']} on {document['num_photos']} photos ({document['part']})"]
-    for name, value in document.items():
+def format_table(result: dict[str, Any]) -> str:
+    """Format the result as a table."""
+    lines = [f"{result['run']} on {result['num_photos']} photos ({result['part']})"]
+    for name, value in result.items():
         if isinstance(value, float):
             number = f"{value:.3f}" if name.endswith("auroc") else f"{value:.0f}"
-            shown = number if name.endswith(("auroc", "median")) else f"{value:.1%}"
-            lines.append(f"  {name.replace('_', ' '):26}{shown:>8}")
-    for name, row in document["per_category"].items():
+            text = number if name.endswith(("auroc", "median")) else f"{value:.1%}"
+            lines.append(f"  {name.replace('_', ' '):26}{text:>8}")
+    for name, row in result["per_category"].items():
         cells = [f"{row[key]:.0%}" if row[key] is not None else "-" for key in ("accuracy", "accepted")]
-        lines.append(f"  {name:26}{row['num_photos']:>8} photos, right {cells[0]:>4}, accepted {cells[1]:>4}")
+        lines.append(f"  {name:26}{row['num_photos']:>8} photos, accuracy {cells[0]:>4}, accepted {cells[1]:>4}")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Score the folder, print a table and, with --json, one document as the last line of stdout."""
+    """Evaluate the folder, print a table and, with --json, the result as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, help="folder of a finished run; else what comes with fmnist")
+    parser.add_argument("--model", type=Path, help="folder of a finished run; the pretrained model by default")
     parser.add_argument("--part", choices=["choose", "final", "all"], default="all")
-    parser.add_argument("--out", type=Path, help="also write the document to this file")
+    parser.add_argument("--out", type=Path, help="also write the result to this file")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     try:
-        run = runs.open_run(arguments.model) if arguments.model else runs.packaged()
+        run = open_run(arguments.model) if arguments.model else open_pretrained()
         classifier = Classifier.load(run)
         photos = read_labels(arguments.folder, arguments.part)
-        made_by = provenance()
-        document = {
+        provenance = describe_provenance()
+        predictions, seconds = classify_photos(photos, classifier)
+        result = {
             "run": run.name if arguments.model else classifier.name,
             "preset": run.config.preset,
             "seed": run.config.seed,
             "part": arguments.part,
-            **score(photos, ask(photos, classifier)),
-            **score_clean(run, classifier, arguments.part),
-            **made_by,
+            **score_photos(photos, predictions),
+            "milliseconds_median": 1000 * float(np.median(seconds)),
+            **score_clean_images(run, classifier, arguments.part),
+            **provenance,
         }
     except FmnistError as error:
         sys.exit(f"photos.py: error: {one_line(error)}")
-    print(table(document))
+    print(format_table(result))
     if arguments.out:
-        atomic.write_json(arguments.out, document)
+        write_json(arguments.out, result)
     if arguments.json:
-        print(json.dumps(document))
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

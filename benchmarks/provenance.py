@@ -1,4 +1,4 @@
-"""What every kept result says of its making, and how it is kept."""
+"""The provenance of a benchmark result: commit, versions and processor. Also writes the result files."""
 
 import json
 import platform
@@ -10,18 +10,18 @@ from typing import Any
 from fmnist.runs import environment
 
 
-def provenance() -> dict[str, Any]:
-    """Describe what is measured and on what; to be called before the measurement, which may take long."""
+def describe_provenance() -> dict[str, Any]:
+    """Describe what is measured and on which machine. Call it before a long measurement, while the commit is known."""
     return {
-        "commit": commit(),
+        "commit": current_commit(),
         "versions": {"python": platform.python_version(), **environment.installed_versions()},
-        "processor": environment.processor_name(),
-        "threads": environment.num_processors(),
+        "processor": environment.cpu_name(),
+        "threads": environment.num_cpus(),
     }
 
 
-def commit() -> str:
-    """Name the commit that is measured, with a mark if the tree differs from it in more than kept results."""
+def current_commit() -> str:
+    """Return the commit of the working tree, with the suffix `-dirty` if files other than results have changed."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parents[1]), *words]
@@ -31,9 +31,9 @@ def commit() -> str:
     return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{'-dirty' if changes else ''}"
 
 
-def keep(document: dict[str, Any], path: Path, as_json: bool) -> None:
-    """Write a result to its file and, if it was asked for, as the last line of stdout."""
-    path.write_text(json.dumps(document, indent=2) + "\n")
+def write_result(result: dict[str, Any], path: Path, as_json: bool) -> None:
+    """Write a result to its file and, if `as_json`, print it as the last line of stdout."""
+    path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written: {path}", file=sys.stderr)
     if as_json:
-        print(json.dumps(document))
+        print(json.dumps(result))

@@ -1,15 +1,15 @@
 # %% [markdown]
-# # Fashion-MNIST, from pixels to an honest answer
+# # Fashion-MNIST, from pixels to a prediction
 #
-# 70,000 small grey pictures of clothes, ten classes, and one question: which class is a picture that the network has never seen?
-# We load the data, look at it, get it ready, build a convolutional neural network, watch it learn, and test it. All of it runs on a laptop in a few minutes.
+# 70,000 small gray pictures of clothes, ten classes, and one question: which class does a picture show that the network has never seen?
+# We load the data, explore it, transform it, build a convolutional neural network, train it, and test it. All of it runs on a laptop in a few minutes.
 #
 # Run the cells from top to bottom. The first half is plain Keras, written out. The second half lets the package `fmnist` do the same steps with a stronger network.
 
 # %% [markdown]
 # ## 1. Packages
 #
-# Keras builds and trains networks, NumPy holds the arrays, Matplotlib draws. TensorFlow, which Keras computes with, may greet you with a line or two about "oneDNN": that is no error.
+# Keras builds and trains networks, NumPy holds the arrays, Matplotlib draws. TensorFlow, which Keras computes with, may print a line or two about "oneDNN". That is not an error.
 
 # %%
 import keras
@@ -19,14 +19,13 @@ from PIL import Image
 
 import fmnist
 from fmnist import metrics, plots
-from fmnist.data import dataset as data
+from fmnist.data.dataset import split
 from fmnist.evaluation import explore
-from fmnist.inference import photo
 
 # %matplotlib inline
 
 # %% [markdown]
-# Whatever goes wrong in a block that begins with `fmnist.errors_as_text()` is printed as one line of text, and the next cell still runs. Here is what that looks like:
+# An error in a block that begins with `fmnist.errors_as_text()` is printed as one line of text, and the next cell still runs. It looks like this:
 
 # %%
 with fmnist.errors_as_text():
@@ -35,7 +34,7 @@ with fmnist.errors_as_text():
 # %% [markdown]
 # ## 2. Load
 #
-# `fmnist.load()` finds the data set or fetches it, checks every byte, and leaves the files where Keras looks for them. So the next line works without a network, and cannot fall for a damaged download.
+# `fmnist.load()` finds the data set or downloads it, verifies every byte, and stores the files where Keras looks for them. So the next cell works without a network, and never loads a damaged download.
 
 # %%
 with fmnist.errors_as_text():
@@ -47,12 +46,12 @@ with fmnist.errors_as_text():
 x_train.shape, y_train.shape, x_test.shape, y_test.shape
 
 # %% [markdown]
-# The **training** part is for learning. The **test** part is put away until the very end: a network that has seen the exam beforehand proves nothing.
+# The **training** images are for learning. The **test** images are not used until the end: only pictures that the network has never seen show how good it is.
 
 # %% [markdown]
 # ## 3. Explore
 #
-# What is one picture? 28 x 28 whole numbers from 0 (black) to 255 (white). What is one label? A number from 0 to 9.
+# One picture is 28 x 28 integers from 0 (black) to 255 (white). One label is an integer from 0 to 9.
 
 # %%
 (
@@ -70,14 +69,14 @@ x_train.shape, y_train.shape, x_test.shape, y_test.shape
 plots.examples(x_train, y_train, dataset.class_names)
 
 # %% [markdown]
-# Is every class equally frequent? If one made up 90 % of the pictures, a network that always names it would look 90 % accurate.
+# Is every class equally frequent? If one class made up 90 % of the pictures, a network that always predicts it would have an accuracy of 90 %.
 
 # %%
-summary = explore.summarise(dataset)
+summary = explore.summarize(dataset)
 plots.class_counts({name: part["class_counts"] for name, part in summary["parts"].items()}, dataset.class_names)
 
 # %% [markdown]
-# The mean picture of every class. Look at Pullover, Coat and Shirt: nearly the same outline. Remember it; it will matter.
+# The mean picture of every class. Pullover, Coat and Shirt have nearly the same outline. This will matter later.
 
 # %%
 plots.class_means(x_train, y_train, dataset.class_names)
@@ -89,7 +88,7 @@ plots.class_means(x_train, y_train, dataset.class_names)
 plots.pixel_histogram(summary["pixel_histogram"])
 
 # %% [markdown]
-# And each picture as a single point: principal component analysis finds the two directions in which the 784 pixel values vary most. Shoes, trousers and tops part by themselves. The tops lie on top of each other.
+# Each picture as a single point: principal component analysis finds the two directions in which the 784 pixel values vary most. Shoes, trousers and tops are separate clusters. The classes of tops overlap.
 
 # %%
 plots.projection(explore.project(x_train[:3000]), y_train[:3000], dataset.class_names)
@@ -97,18 +96,18 @@ plots.projection(explore.project(x_train[:3000]), y_train[:3000], dataset.class_
 # %% [markdown]
 # ## 4. Transform
 #
-# First we set some training pictures aside for **validation**: they tell us during training how the network does on pictures that it does not learn from. *Stratified* means that every class gives its share.
+# First we set some training pictures aside for **validation**: they show during training how good the network is on pictures that it does not learn from. The split is *stratified*: every class has the same share of both parts.
 
 # %%
-parts = data.split(dataset, seed=0)
+parts = split(dataset, seed=0)
 len(parts.train_images), len(parts.val_images)
 
 # %% [markdown]
 # Then three changes:
 #
-# * **Type and range.** Networks compute with small floating-point numbers: whole numbers from 0 to 255 become `float32` from 0 to 1.
-# * **Channel axis.** Convolutions expect (height, width, channels). A grey picture has one channel, so 28 x 28 becomes 28 x 28 x 1.
-# * **One-hot labels.** The classes have no order: "9" is not more than "3". So label 3 becomes a row of ten numbers, all 0 but a 1 at position 3. That is also the shape of the network's answer, ten probabilities, and the two can be compared number by number.
+# * **Type and range.** Networks compute with small floating-point numbers: integers from 0 to 255 become `float32` from 0 to 1.
+# * **Channel axis.** Convolutions expect (height, width, channels). A gray picture has one channel, so 28 x 28 becomes 28 x 28 x 1.
+# * **One-hot labels.** The classes have no order: "9" is not more than "3". So label 3 becomes a row of ten numbers, all 0 except a 1 at position 3. The network's output has the same shape, ten probabilities, so the two can be compared number by number.
 
 
 # %%
@@ -122,7 +121,7 @@ val_images, val_labels = transform(parts.val_images), keras.utils.to_categorical
 train_images.shape, train_images.dtype, train_labels.shape
 
 # %% [markdown]
-# Before and after, for the first picture. It looks the same: only the scale beside it has changed.
+# The first picture before and after. It looks the same; only the scale has changed.
 
 # %%
 plots.transformation(parts.train_images[0], train_images[0], int(parts.train_labels[0]), train_labels[0])
@@ -130,12 +129,12 @@ plots.transformation(parts.train_images[0], train_images[0], int(parts.train_lab
 # %% [markdown]
 # ## 5. Build
 #
-# `Sequential` is a stack: what one layer gives, the next one takes.
+# `Sequential` is a stack of layers: the output of one layer is the input of the next.
 #
 # * `Conv2D` slides small filters over the picture, each looking for one pattern: an edge, a corner, later a collar.
-# * `MaxPooling2D` keeps the strongest response of every 2 x 2 square: smaller, and less particular about where exactly.
-# * `Dropout` switches off a random half of the values in every training step, so that no value becomes indispensable.
-# * `Dense` with `softmax` turns what was found into ten probabilities that add up to 1.
+# * `MaxPooling2D` keeps the strongest response of every 2 x 2 square. The output is smaller, and depends less on exact positions.
+# * `Dropout` sets a random half of the values to 0 in every training step, so that the network does not depend on single values.
+# * `Dense` with `softmax` converts the values to ten probabilities that add up to 1.
 
 # %%
 keras.utils.set_random_seed(0)
@@ -157,13 +156,13 @@ network.summary()
 # %% [markdown]
 # ## 6. Train
 #
-# The **loss** is what training makes small: categorical cross-entropy, the surprise at the true label. The three **metrics** are for us:
+# The **loss** is what training minimizes: categorical cross-entropy, which is high if the true label has a low probability. The three **metrics** are for people:
 #
-# * **Accuracy**: of all pictures, how many get their highest probability at the right class?
-# * **Precision**: of the claims that the network makes, how many are right? Keras counts every probability above 0.5 as a claim.
-# * **Recall**: of all true labels, how many are claimed?
+# * **Accuracy**: for how many of all pictures has the correct class the highest probability?
+# * **Precision**: how many of the positive predictions are correct? Keras counts every probability above 0.5 as a positive prediction.
+# * **Recall**: how many of the true labels are predicted in this way?
 #
-# While it hesitates, with no probability above 0.5, it makes no claim: recall falls, precision does not. So at first precision lies above recall, and both meet as it gets sure.
+# A picture without a probability above 0.5 has no positive prediction. This lowers recall, but not precision. So at first precision is above recall, and they converge as the probabilities become higher.
 
 # %%
 network.compile(
@@ -173,7 +172,7 @@ network.compile(
 )
 
 # %% [markdown]
-# Three epochs, that is, three times through all training pictures. The figure is redrawn after each.
+# We train for three epochs. In an epoch the network sees every training picture once. The figure is redrawn after each epoch.
 
 # %%
 history = network.fit(
@@ -187,7 +186,7 @@ history = network.fit(
 )
 
 # %% [markdown]
-# The validation curve lies *above* the training curve. That is no mistake: dropout handicaps the network in training alone, and the training value is an average over an epoch in which it was still getting better.
+# The validation curve is *above* the training curve. This is not a mistake: dropout is active only in training, and the training value is an average over an epoch in which the network was still improving.
 
 # %%
 {name: round(values[-1], 3) for name, values in history.history.items()}
@@ -195,7 +194,7 @@ history = network.fit(
 # %% [markdown]
 # ### Two random test pictures
 #
-# What does it say about two pictures that it has never seen? Run the cell again for two others.
+# What does the network predict for two pictures that it has never seen? Run the cell again for two others.
 
 # %%
 chosen = np.random.default_rng().choice(len(x_test), size=2, replace=False)
@@ -210,9 +209,9 @@ for axis, index, row in zip(axes, chosen, probabilities, strict=True):
 # %% [markdown]
 # ## 7. A stronger network: `fast`
 #
-# The same steps in one call. The preset `fast` has more convolutions, mirrors and shifts the pictures at random so that it never sees quite the same one twice, and lowers its learning rate along the way. It takes about a minute.
+# The same steps in one call. The preset `fast` has more convolutions, mirrors and shifts the pictures at random (augmentation), and lowers the learning rate during training. It takes about a minute.
 #
-# Mind the training curve: an epoch of `fast` is half of the pictures. The first two are halves at random; from the third on it is the half that was *hardest* when last seen, so training accuracy falls, while validation, on all kinds of pictures, goes on rising.
+# An epoch of `fast` uses half of the pictures: in the first two epochs random halves, from the third on the half with the highest loss when last trained on. So training accuracy falls at the third epoch, while validation accuracy, on all kinds of pictures, keeps rising.
 
 # %%
 with fmnist.errors_as_text():
@@ -224,89 +223,91 @@ fmnist.load_model(run).summary()
 # %% [markdown]
 # ## 8. Evaluate
 #
-# Now, once, the test pictures. The interval says how far chance alone could move the accuracy: with another 10,000 pictures it would probably lie somewhere in there.
+# Now the test pictures are used, once. The interval shows how much chance alone can change the accuracy: with another 10,000 pictures it would probably be within the interval.
 
 # %%
 with fmnist.errors_as_text():
-    report = fmnist.evaluate(run)
+    evaluation = fmnist.evaluate(run)
 
-low, high = report["accuracy_interval_95"]
-print(f"{report['num_images']:,} test pictures: {report['accuracy']:.2%} right (95 % interval {low:.2%} to {high:.2%})")
+low, high = evaluation["accuracy_interval_95"]
+print(
+    f"{evaluation['num_images']:,} test pictures: {evaluation['accuracy']:.2%} right (95 % interval {low:.2%} to {high:.2%})"
+)
 
 # %% [markdown]
 # ### Class by class
 #
-# Here precision and recall are counted for one class at a time. *Precision of Shirt*: of the pictures called Shirt, how many are one? *Recall of Shirt*: of all shirts, how many are called so?
+# Here precision and recall are computed for each class. *Precision of Shirt*: how many of the pictures predicted as Shirt are shirts? *Recall of Shirt*: how many of the shirts are predicted as Shirt?
 
 # %%
-plots.class_scores(report["per_class"])
+plots.class_scores(evaluation["per_class"])
 
 # %% [markdown]
-# One number for all classes can be made in more than one way, so we say which. **Macro**: the mean over the classes. **Keras'**: all probabilities above 0.5, over all classes at once, the value of the training curves.
+# There is more than one way to average over the classes. **Macro**: the mean of the values of each class. **Keras'**: all probabilities above 0.5, over all classes together, as in the training curves.
 
 # %%
-print(f"macro    precision {report['precision_macro']:.2%}   recall {report['recall_macro']:.2%}")
-print(f"Keras'   precision {report['keras_precision']:.2%}   recall {report['keras_recall']:.2%}")
+print(f"macro    precision {evaluation['precision_macro']:.2%}   recall {evaluation['recall_macro']:.2%}")
+print(f"Keras'   precision {evaluation['keras_precision']:.2%}   recall {evaluation['keras_recall']:.2%}")
 
 # %% [markdown]
 # ### Why is Shirt hard?
 #
-# Every row of the confusion matrix is a true class, every column what the network said. Follow the row of Shirt: its mistakes go to T-shirt/top, Pullover, Coat and Dress, all things with two sleeves or a similar outline, the classes whose mean pictures looked alike.
+# Every row of the confusion matrix is a true class, every column a predicted class. In the row of Shirt, the mistakes are T-shirt/top, Pullover, Coat and Dress: garments with a similar outline, the classes whose mean pictures looked alike.
 #
-# It is not only the network. The labels come from a shop's catalogue, and at 28 x 28 pixels the buttons that make a shirt a shirt are often gone: asked by a majority of people, only about a quarter of the shirts are called Shirt.
+# This is not only due to the network. The labels come from a shop's catalog, and at 28 x 28 pixels the buttons of a shirt are often not visible: by a majority vote of people, only about a quarter of the shirts are labeled Shirt.
 
 # %%
-plots.confusion(report["confusion"], dataset.class_names)
+plots.confusion(evaluation["confusion"], dataset.class_names)
 
 # %% [markdown]
 # ### The most confident mistakes
 #
-# Wrong, and sure of it. Would you have known?
+# Wrong predictions with a high probability. Would you have recognized them?
 
 # %%
-mistakes = report["mistakes"]
+mistakes = evaluation["mistakes"]
 plots.gallery(
     x_test[[mistake["index"] for mistake in mistakes]],
     [f"{mistake['predicted']}, {mistake['probability']:.0%}\ntrue: {mistake['true']}" for mistake in mistakes],
 )
 
 # %% [markdown]
-# ### Can its probabilities be believed?
+# ### Are the probabilities calibrated?
 #
-# Of all answers given with 90 % probability, 90 % should be right. The **expected calibration error** is the mean distance from that.
+# Of all predictions with a probability of 90 %, 90 % should be correct. The **expected calibration error** is the mean difference from that.
 
 # %%
-print(f"expected calibration error: {report['ece']:.2%}")
+print(f"expected calibration error: {evaluation['ece']:.2%}")
 
 # %% [markdown]
 # ### Two random test pictures, again
 
 # %%
-samples = report["samples"]
+samples = evaluation["samples"]
 plots.samples(x_test[[sample["index"] for sample in samples]], samples, dataset.class_names)
 
 # %% [markdown]
-# ## 9. Ask it yourself
+# ## 9. Predict
 #
-# A finished run is a folder with everything in it. `Classifier` opens its `model.onnx`, which needs neither Keras nor TensorFlow.
+# A finished run is a folder with all of its files. `Classifier` opens its `model.onnx`, which needs neither Keras nor TensorFlow.
 
 # %%
 classifier = fmnist.Classifier.load(run)
-answer = classifier.classify(x_test[0])
-[(item["label"], round(item["probability"], 3)) for item in answer["top"][:3]]
+prediction = classifier.classify(x_test[0])
+[(row.label, round(row.probability, 3)) for row in prediction.top[:3]]
 
 # %% [markdown]
-# How sure can we be, in general? Wilson's interval for a network that gets 94 of 100 pictures right, and for one that gets 9,400 of 10,000:
+# How precise is a measured accuracy? The 95 % interval (Wilson) for a network with 94 of 100 correct predictions, and for one with 9,400 of 10,000:
 
 # %%
-metrics.wilson_interval(94, 100), metrics.wilson_interval(9_400, 10_000)
+metrics.accuracy_interval(94, 100), metrics.accuracy_interval(9_400, 10_000)
 
 # %% [markdown]
 # ## 10. A photo
 #
-# A photo is no picture of the data set: it has colours, a background and any size. `photo.convert` finds the garment and renders it as the data set's makers did: cut out, longest edge 28, centred, bright on black. Here the "photo" is a picture that the network knows, enlarged and laid on a brown table. Take one of your own instead: `photo.read(Path("photo.jpg"))`.
+# A photo differs from the pictures of the data set: it has colors, a background and any size. `classify` segments the garment and renders it as the authors of the data set did: cropped, longest edge 28, centered, bright on black. Here the "photo" is a training picture, enlarged and placed on a brown table. Try a photo of your own: `classify("photo.jpg")`.
 #
-# The model that answers is the one that comes with the package, `Classifier.load()` without a run: it was trained with pictures that are disturbed as photos are. Below a threshold its answer is "not sure".
+# `Classifier.load()` without a run loads the pretrained model, which comes with the package. It was trained with photo augmentation. If the confidence is below a threshold, the result is "not sure".
 
 # %%
 garment = Image.fromarray(x_train[0]).resize((420, 420), Image.Resampling.BICUBIC)
@@ -316,16 +317,14 @@ picture.paste(
     Image.eval(garment, lambda value: 200 - value // 2), (70, 70), garment.point(lambda value: 255 * (value > 20))
 )
 
-conversion = photo.convert(picture)
-answer = fmnist.Classifier.load().answer(conversion)
-plots.conversion(conversion.steps, answer)
+plots.prediction(fmnist.Classifier.load().classify(picture))
 
 # %% [markdown]
 # ## 11. What to try next
 #
 # * Train the textbook network for 12 epochs instead of 3. Where does the validation curve level off?
-# * Take the `Dropout` layer away. What happens to the distance between the two curves?
-# * `fmnist.Config.from_preset("fast", flip=False, shift=0)`: how much do the random changes to the pictures bring?
-# * `fmnist.Config.from_preset("fast", visited=1.0, epochs=5)`: as many pictures, but all of them, five times. How much do the hard ones bring?
-# * `fmnist.Config.from_preset("fast", seed=1)`: how much does the result change by chance alone? Compare that with every other difference that you see.
-# * In a terminal, `fmnist evaluate` writes the whole report of the newest run as a page.
+# * Remove the `Dropout` layer. How does the distance between the two curves change?
+# * `fmnist.Config.from_preset("fast", flip=False, shift=0)`: how much does augmentation improve the accuracy?
+# * `fmnist.Config.from_preset("fast", hard_example_fraction=1.0, epochs=5)`: about as many training steps, but on all pictures, five times. How much do the hard examples improve the accuracy?
+# * `fmnist.Config.from_preset("fast", seed=1)`: how much does the result change by chance alone? Compare this with every other difference.
+# * In a terminal, `fmnist evaluate` writes a complete report of the newest run as an HTML page.

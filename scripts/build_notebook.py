@@ -1,6 +1,6 @@
-"""Execute walkthrough.py into walkthrough.ipynb: python notebooks/build.py.
+"""Execute walkthrough.py and write walkthrough.ipynb: python scripts/build_notebook.py.
 
-Cell ids are fixed, and no times or start-up messages are kept, so that two builds differ only where results do.
+Cell ids are fixed, and neither times nor start-up messages are kept, so two builds differ only in their results.
 """
 
 import base64
@@ -21,6 +21,8 @@ METADATA = nbformat.from_dict(
 )
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCE, TARGET = FOLDER / "walkthrough.py", FOLDER / "walkthrough.ipynb"
+TIMEOUT = 1_800
+"""Seconds for a single cell."""
 
 
 def read_source() -> nbformat.NotebookNode:
@@ -34,18 +36,22 @@ def read_source() -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """Run every cell, in a folder; an error in a cell raises."""
-    NotebookClient(notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}}).execute()
+    """Run every cell in a folder.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: if a cell raises an error.
+    """
+    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            # What TensorFlow and the package's log write to stderr speaks of this machine, not of the lesson.
+            # What TensorFlow and the package's log write to stderr depends on the machine.
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.metadata = METADATA
     return notebook
 
 
 def shrink_figures(notebook: nbformat.NotebookNode) -> None:
-    """Store every figure with a palette of 256 colours, which takes a third of the room and looks the same."""
+    """Reduce every figure to a palette of 256 colors: a third of the size, without a visible difference."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
@@ -56,7 +62,7 @@ def shrink_figures(notebook: nbformat.NotebookNode) -> None:
 
 
 def main() -> None:
-    """Build the notebook and say how long it took."""
+    """Build the notebook, and print how long it took."""
     started = time.perf_counter()
     notebook = execute(read_source(), FOLDER)
     shrink_figures(notebook)

@@ -1,4 +1,4 @@
-"""Draw the README's figures from a finished, evaluated run: python docs/build.py RUN."""
+"""Draw the README's figures from a finished, evaluated run: python scripts/draw_figures.py RUN."""
 
 import json
 import sys
@@ -8,33 +8,35 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fmnist import plots
-from fmnist.inference import photo
 from fmnist.inference.classifier import Classifier
-from fmnist.runs import run as runs
+from fmnist.runs.run import Run, open_run
 
 FOLDER = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Draw curves.png, samples.png and photo.png beside this file."""
-    run = runs.open_run(sys.argv[1])
+    """Draw the figures into the folder of the documentation."""
+    draw_figures(open_run(sys.argv[1]), FOLDER)
+
+
+def draw_figures(run: Run, folder: Path) -> None:
+    """Draw `curves.png` and `samples.png` of an evaluated run, and `photo.png` of the pretrained model."""
     evaluation = json.loads((run.folder / "evaluation.json").read_text())
     samples = evaluation["samples"]
     images = run.load_data().test_images[[sample["index"] for sample in samples]]
-    plots.save(plots.samples(images, samples, tuple(evaluation["class_names"])), FOLDER / "samples.png")
-    plots.save(plots.training_curves(run.history()), FOLDER / "curves.png")
-    conversion = photo.convert(draw_shirt())
-    plots.save(plots.conversion(conversion.steps, Classifier.load().answer(conversion)), FOLDER / "photo.png")
+    plots.save(plots.samples(images, samples, tuple(evaluation["class_names"])), folder / "samples.png")
+    plots.save(plots.training_curves(run.history()), folder / "curves.png")
+    plots.save(plots.prediction(Classifier.load().classify(draw_shirt())), folder / "photo.png")
 
 
 def draw_shirt() -> Image.Image:
-    """Draw a T-shirt on floorboards, a little askew: a picture of our own making, that looks like a photo."""
+    """Draw a slightly rotated T-shirt on wooden planks, so that the README needs no photo with a license of its own."""
     generator = np.random.default_rng(0)
     width, height = 480, 560
     gaps = np.where(np.arange(height) % 80 < 3, -40, 0)[:, np.newaxis, np.newaxis]
     grain = generator.normal(0, 6, (height, 1, 1)) + generator.normal(0, 4, (height, width, 1))
-    floor = np.array([190, 158, 118]) + gaps + grain
-    picture = Image.fromarray(np.clip(floor, 0, 255).astype(np.uint8))
+    planks = np.array([190, 158, 118]) + gaps + grain
+    picture = Image.fromarray(np.clip(planks, 0, 255).astype(np.uint8))
     half = [(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)]
     outline = [(240 + x, y) for x, y in half] + [(240 - x, y) for x, y in reversed(half)]
     mask = Image.new("L", picture.size)

@@ -1,23 +1,20 @@
-"""What several tests share: the real data, a small part of it, a run trained on that part, no network."""
+"""Shared fixtures: the real data, a small part of it, a run trained on that part; no network."""
 
-import contextlib
-import gzip
-import logging
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import restored_log, write_folder
 
 import fmnist
-from fmnist.cli import main
-from fmnist.data import download as sources
-from fmnist.data.dataset import CLASS_NAMES
-from fmnist.runs import run as runs
+from fmnist.cli.main import main
+from fmnist.data.download import keras_folder
 
-# For processes that the tests start: whatever honours a proxy is led to a port where nobody listens.
+# For processes that the tests start: a proxy on a port where nothing listens.
 for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
     os.environ[name] = "http://127.0.0.1:9"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,7 +28,7 @@ def pytest_terminal_summary(terminalreporter, config):
     skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
     config.unexpected_skips = skipped - EXPECTED_SKIPS
     if config.unexpected_skips:
-        terminalreporter.section("skips that nobody expected", red=True)
+        terminalreporter.section("unexpected skips", red=True)
         terminalreporter.write_line("\n".join(sorted(config.unexpected_skips)))
 
 
@@ -41,25 +38,6 @@ def pytest_sessionfinish(session):
     skipped = {report.nodeid for report in reporter.stats.get("skipped", [])}
     if skipped - EXPECTED_SKIPS:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write images (n, 28, 28) or labels (n,) as a gzipped IDX file."""
-    magic = 0x00000800 + array.ndim
-    header = b"".join(int(number).to_bytes(4, "big") for number in (magic, *array.shape))
-    content = header + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
-
-
-def write_folder(folder: Path, train, test, class_names=CLASS_NAMES) -> Path:
-    """Write a data set in the format of Fashion-MNIST; `train` and `test` are pairs of images and labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, (images, labels) in (("train", train), ("t10k", test)):
-        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", labels)
-    if class_names:
-        (folder / "labels.txt").write_text("\n".join(class_names))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +67,7 @@ def small(small_folder):
 
 @pytest.fixture(scope="session")
 def small_run(small, small_folder, tmp_path_factory):
-    """A finished run of `fast`, cut short: four epochs on the small data set. Not to be changed."""
+    """A finished run of `fast`: four epochs on the small data set. Tests must not change it."""
     config = fmnist.Config.from_preset("fast", epochs=4, batch_size=64, data=str(small_folder))
     return fmnist.train(config, dataset=small, folder=tmp_path_factory.mktemp("runs") / "small")
 
@@ -103,30 +81,16 @@ def classifier(small_run):
 @pytest.fixture
 def copied_run(small_run, tmp_path):
     """A copy of `small_run` that a test may damage."""
-    import shutil
-
-    return runs.open_run(shutil.copytree(small_run.folder, tmp_path / "copied"))
+    return fmnist.open_run(shutil.copytree(small_run.folder, tmp_path / "copied"))
 
 
 @pytest.fixture
 def keras_home(tmp_path, monkeypatch):
-    """A Keras home of one's own, empty. Gives the folder where Keras looks for the data set."""
+    """An empty Keras home. Returns the folder where Keras looks for the data set."""
     home = tmp_path / "keras-home"
     home.mkdir()
     monkeypatch.setenv("KERAS_HOME", str(home))
-    return sources.keras_folder()
-
-
-@contextlib.contextmanager
-def untouched_log():
-    """Leave the log as it was: the command line gives it a handler, whose stream ends with the test."""
-    log = logging.getLogger("fmnist")
-    handlers, level = log.handlers, log.level
-    try:
-        yield
-    finally:
-        log.handlers = handlers
-        log.setLevel(level)
+    return keras_folder()
 
 
 @pytest.fixture
@@ -136,7 +100,7 @@ def cli(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fmnist", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ending, untouched_log():
+        with pytest.raises(SystemExit) as ending, restored_log():
             main()
         printed = capsys.readouterr()
         return int(ending.value.code or 0), printed.out, printed.err
@@ -146,32 +110,7 @@ def cli(monkeypatch, capsys):
 
 @pytest.fixture
 def open_folder():
-    """A folder that every user may enter, which pytest's own is not; see `powerless`."""
+    """A folder that every user may enter, unlike pytest's temporary folders; see `as_unprivileged_user`."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
-
-
-@contextlib.contextmanager
-def powerless():
-    """Act as a user without rights, so that permissions bite even where the tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def tree(folder):
-    """Everything in a folder, by name: what it is and what it holds."""
-    return {
-        str(path.relative_to(folder)): f"-> {os.readlink(path)}"
-        if path.is_symlink()
-        else path.read_bytes()
-        if path.is_file()
-        else path.lstat().st_mode
-        for path in sorted(folder.rglob("*"))
-    }

@@ -1,10 +1,15 @@
-"""A file is there whole or not at all."""
+"""Files: atomic writes, bounded reads, locks."""
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
-from fmnist import atomic
+from fmnist import files
+from fmnist.errors import FmnistError
+from fmnist.files import lock_folder, read_bounded, write_atomic
 
 
 @pytest.fixture
@@ -14,20 +19,20 @@ def path(tmp_path):
     return path
 
 
-def test_what_is_written_replaces_what_was_there(path):
-    atomic.write(path, b"after")
+def test_a_write_replaces_the_file(path):
+    write_atomic(path, b"after")
     assert path.read_bytes() == b"after"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failure_leaves_what_was_there_and_names_the_file(path, monkeypatch, call):
+def test_a_failed_write_keeps_the_file_and_names_it(path, monkeypatch, call):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, call, fail)
+    monkeypatch.setattr(files.os, call, fail)
     with pytest.raises(OSError, match="No space left") as caught:
-        atomic.write(path, b"after")
+        write_atomic(path, b"after")
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"before"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
@@ -40,16 +45,90 @@ def test_an_interrupt_after_the_replace_stays_an_interrupt(path, monkeypatch):
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        atomic.write(path, b"after")
+        write_atomic(path, b"after")
     assert path.read_bytes() == b"after"
 
 
 def test_permissions_follow_the_umask(path):
     before = os.umask(0o077)
     try:
-        atomic.write(path, b"after")
+        write_atomic(path, b"after")
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def replace_by(make):
+    return lambda path: (path.unlink(), make(path))
+
+
+NOT_READABLE = {
+    "missing": (lambda path: path.unlink(), "file is missing; retry"),
+    "a folder": (replace_by(os.mkdir), "file is a folder; expected a regular file, so retry"),
+    "a pipe": (replace_by(os.mkfifo), "file is a pipe or device; expected a regular file, so retry"),
+    "a link": (replace_by(lambda path: path.symlink_to("/etc/passwd")), "file is a symbolic link; expected"),
+    "too large": (
+        lambda path: os.truncate(path, 10**12),
+        "has 1,000,000,000,000 bytes; expected at most 100",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_READABLE)
+def test_only_regular_files_of_bounded_size_are_read(path, case):
+    change, expected = NOT_READABLE[case]
+    change(path)
+    with pytest.raises(FmnistError, match=expected):
+        read_bounded(path, 100, "retry")
+
+
+def test_links_are_followed_on_request(path):
+    link = path.with_name("link")
+    link.symlink_to(path)
+    assert read_bounded(link, 100, "retry", follow_links=True) == b"before"
+
+
+def test_an_unreadable_file_is_named(path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.Path, "open", refuse)
+    with pytest.raises(FmnistError, match=r"file cannot be read \(Permission denied\); retry"):
+        read_bounded(path, 100, "retry")
+
+
+def test_a_folder_has_one_lock(tmp_path):
+    with lock_folder(tmp_path):
+        with pytest.raises(FmnistError, match="is in use by another fmnist process; wait"), lock_folder(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    script = (
+        "import pathlib, sys, time\nfrom fmnist.files import lock_folder\n"
+        "with lock_folder(pathlib.Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(FmnistError, match="is in use"), lock_folder(tmp_path):
+            pass
+        process.kill()
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_accepted_with_a_warning(tmp_path, monkeypatch, caplog):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock_folder(tmp_path):
+        pass
+    assert f"{tmp_path} cannot be locked" in caplog.text

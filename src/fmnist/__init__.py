@@ -1,7 +1,6 @@
-"""fmnist: a strong, fast and honest Fashion-MNIST classifier.
+"""fmnist: a fast and strong Fashion-MNIST classifier that says "not sure".
 
-Every public name is here. They are loaded when first used, so that `import fmnist` is quick and what needs no
-Keras never imports it.
+Public names are loaded when first used, so that `import fmnist` is quick, and nothing imports Keras without need.
 """
 
 import os
@@ -14,23 +13,26 @@ if TYPE_CHECKING:
     from fmnist.errors import FmnistError, errors_as_text
     from fmnist.evaluation.evaluate import evaluate
     from fmnist.inference.classifier import Classifier
-    from fmnist.models.networks import load_model
+    from fmnist.models.weights import load_model
+    from fmnist.runs.run import Run, open_run
     from fmnist.training.progress import LiveCurves
     from fmnist.training.train import resume, train
 
-# ONNX Runtime's official builds report each session to their maker, on Linux since 2026. They read this when they are
-# imported, so it stands before all else. Who wants to report sets it to 0.
+# ONNX Runtime's official builds report sessions to Microsoft. The setting must be made before ONNX Runtime is imported.
+# Users who want to report set the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_HOMES = {
+_MODULES = {
     "Classifier": "fmnist.inference.classifier",
     "Config": "fmnist.config",
     "FmnistError": "fmnist.errors",
+    "LiveCurves": "fmnist.training.progress",
+    "Run": "fmnist.runs.run",
     "errors_as_text": "fmnist.errors",
     "evaluate": "fmnist.evaluation.evaluate",
-    "LiveCurves": "fmnist.training.progress",
     "load": "fmnist.data.dataset",
-    "load_model": "fmnist.models.networks",
+    "load_model": "fmnist.models.weights",
+    "open_run": "fmnist.runs.run",
     "resume": "fmnist.training.train",
     "train": "fmnist.training.train",
 }
@@ -40,19 +42,33 @@ __all__ = [
     "Config",
     "FmnistError",
     "LiveCurves",
+    "Run",
+    "__version__",
     "errors_as_text",
     "evaluate",
     "load",
     "load_model",
+    "open_run",
     "resume",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer to import than all the rest
+
+        return version("fmnist")
+    if name not in _MODULES:
         raise AttributeError(f"module 'fmnist' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("fmnist"):
+            raise
+        from fmnist.errors import INSTALL_TRAINING
+
+        raise ImportError(f"fmnist.{name} needs the package {error.name}; {INSTALL_TRAINING} installs it") from error
     globals()[name] = value
     return value
 

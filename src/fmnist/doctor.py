@@ -1,14 +1,16 @@
-"""Find out whether this machine can do the work, and what would mend it.
+"""Check whether this machine can train and predict, with a hint for each problem.
 
-Each check is a function from facts to a line; `examine` collects the facts.
+Each `check_*` function turns facts into a `Check`. `check_machine` collects them. The base installation is enough.
 """
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,289 +18,281 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
-from fmnist.data import dataset as data
-from fmnist.data import download as sources
-from fmnist.errors import FmnistError, one_line
-from fmnist.runs import environment
-from fmnist.runs import run as runs
+from fmnist.data import download
+from fmnist.data.dataset import load
+from fmnist.errors import INSTALL_TRAINING, FmnistError, one_line
+from fmnist.runs.environment import PACKAGES, cpu_name, has_native_bfloat16, num_cpus
+from fmnist.runs.run import RUNS_FOLDER
 
-TIMEOUT_SECONDS = 3
-"""For an answer of a host; longer is as good as none."""
-KERAS_TIMEOUT_SECONDS = 120
+TIMEOUT, KERAS_TIMEOUT = 3, 120
+"""Seconds: for the response of a host, and for the start of Keras."""
 GB = 10**9
-LEAST_MEMORY, GOOD_MEMORY = 1.6 * GB, 3 * GB
-"""Training `fast` takes 1.56 GB at the peak (docs/log.md)."""
-LEAST_DISK, GOOD_DISK = 0.1 * GB, 1 * GB
-"""The data takes 31 MB, a run some 5 MB."""
+MIN_MEMORY, RECOMMENDED_MEMORY = 1.6 * GB, 3 * GB
+"""Bytes. Training the preset `fast` takes 1.56 GB at its peak (docs/log.md)."""
+MIN_DISK, RECOMMENDED_DISK = 0.1 * GB, 1 * GB
+"""Bytes. The data takes 31 MB, a run about 5 MB."""
+MEMINFO = Path("/proc/meminfo")
 CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
-"""Where Linux writes what a container may take, and what it has taken, in either of its versions."""
-
-Answers = dict[str, str | None]
-"""A source's name to why it does not help; None where it does."""
+"""Memory limit of a container and its use, in bytes, in versions 2 and 1 of Linux' control groups."""
+Versions = dict[str, str]
+"""Normalized name of each installed distribution, and its version."""
+Problems = dict[str, str | None]
+"""Name of each data source, and why it cannot be used; None if it can."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """What was found in one place."""
+class Check:
+    """The result of one check."""
 
     name: str
     status: Literal["ok", "warning", "error"]
-    """`error` where training the default preset cannot work."""
+    """`error` if training the default preset cannot work."""
     found: str
-    mend: str | None = None
-    """What to do about it; None where all is well."""
+    hint: str | None = None
+    """What to do; None if the status is `ok`."""
 
 
-def examine() -> list[Line]:
-    """Look at everything that a training run needs.
+def check_machine() -> list[Check]:
+    """Check everything that training and prediction need, in the order in which problems should be fixed.
 
-    Nothing is written but what Keras itself makes when it starts; the hosts of the data are asked once, for at most
-    `TIMEOUT_SECONDS`.
-
-    Returns:
-        The lines, in the order in which they are best mended.
+    Nothing is written, except by Keras when it starts. Each host of the data gets at most one request.
     """
-    folder = runs.RUNS_FOLDER if runs.RUNS_FOLDER.is_dir() else Path.cwd()
-    here = {name: _problem_of(look) for name, look in LOCAL_SOURCES.items()}
-    named = os.environ.get("FMNIST_DATA")
-    problem_of_named = _problem_of(lambda: data.load(named)) if named else None
+    folder = RUNS_FOLDER if RUNS_FOLDER.is_dir() else Path.cwd()
+    data_folder = os.environ.get("FMNIST_DATA")
+    data_problem = _problem(lambda: load(data_folder)) if data_folder else None
+    local = {name: _problem(read) for name, read in LOCAL_SOURCES.items()}
+    package = metadata.metadata("fmnist")
+    # Reversed, because of two distributions with the same name Python imports the first.
+    distributions = reversed([each for each in metadata.distributions() if each.name])
+    versions: Versions = {canonicalize_name(each.name): each.version for each in distributions}
     return [
-        python(platform.python_version(), metadata.metadata("fmnist")["Requires-Python"]),
-        packages(metadata.requires("fmnist") or [], installed_version),
-        keras(*start_keras()),
-        processor(environment.processor_name(), environment.has_native_bfloat16()),
-        threads(environment.num_processors()),
-        memory(available_memory()),
-        disk(folder.absolute(), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
-        *data_set(named, problem_of_named, here, ask_hosts()),
-        screen(has_display(), has_browser()),
+        check_python(platform.python_version(), package["Requires-Python"]),
+        *check_packages(package.get_all("Requires-Dist", []), package.get_all("Provides-Extra", []), versions),
+        check_tensorflow(metadata.packages_distributions().get("tensorflow", []), versions),
+        check_keras(start_keras() if "keras" in versions else None),
+        check_processor(cpu_name(), num_cpus(), has_native_bfloat16()),
+        check_memory(available_memory()),
+        check_disk(folder.absolute(), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
+        *check_data(data_folder, data_problem, local, request_hosts()),
+        check_browser(),
     ]
 
 
-def python(version: str, bounds: str) -> Line:
-    """Hold the version of Python against the bounds of the package."""
+def can_train(checks: list[Check]) -> bool:
+    """Return whether no check found an error."""
+    return all(check.status != "error" for check in checks)
+
+
+def summarize(checks: list[Check]) -> str:
+    """Format one sentence on what this machine can do. Prediction needs Python and the base packages only."""
+    if can_train(checks):
+        return "This machine can train."
+    can_predict = can_train([check for check in checks if check.name in {"Python", "packages"}])
+    ability = "predict but not train" if can_predict else "neither train nor predict"
+    return f"This machine can {ability}: fix the errors first."
+
+
+def check_python(version: str, bounds: str) -> Check:
+    """Check the version of Python."""
     if SpecifierSet(bounds).contains(version, prereleases=True):
-        return Line("Python", "ok", version)
-    return Line("Python", "error", version, f"install Python {bounds} and make a new environment with it")
+        return Check("Python", "ok", version)
+    return Check("Python", "error", version, f"install Python {bounds} and create a new environment with it")
 
 
-def packages(requirements: list[str], version_of: Callable[[str], str | None]) -> Line:
-    """Hold every installed package against the bounds of this one's metadata."""
-    needed = [Requirement(text) for text in requirements]
-    needed = [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
-    versions = {each.name: version_of(each.name) for each in needed}
-    missing = [each.name for each in needed if versions[each.name] is None]
-    outside = [
-        f"{each.name} {versions[each.name]} (expected {each.specifier})"
-        for each in needed
-        if each.name not in missing and not each.specifier.contains(versions[each.name] or "", prereleases=True)
-    ]
-    if missing:
-        return Line("packages", "error", f"missing: {', '.join(missing)}", "install fmnist again with pip")
-    if outside:
-        return Line("packages", "warning", ", ".join(outside), "install fmnist again with pip")
-    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if name in environment.PACKAGES)
-    return Line("packages", "ok", f"all {len(needed)} within their bounds: {shown}")
+def check_packages(requirements: list[str], extras: list[str], versions: Versions) -> tuple[Check, Check]:
+    """Check the versions of the base and of the installed extras against the metadata of this package.
 
-
-def keras(exit_code: int, last_line: str) -> Line:
-    """Judge how a fresh process that imports Keras has ended."""
-    if exit_code == 0:
-        return Line("Keras", "ok", f"starts: {last_line}")
-    if exit_code < 0:
-        mend = "the processor lacks what TensorFlow is built for, or memory ran out; try another machine"
-        return Line("Keras", "error", f"stopped by signal {-exit_code} while it started", mend)
-    mend = "install fmnist again with pip, and look at KERAS_BACKEND and keras.json if you have set them"
-    return Line("Keras", "error", f"does not start: {last_line}", mend)
-
-
-def processor(name: str, has_native_bfloat16: bool) -> Line:
-    """Tell the processor, and the precision that `auto` takes on it."""
-    if has_native_bfloat16:
-        return Line("processor", "ok", f"{name}: multiplies bfloat16 natively, so training takes bfloat16")
-    return Line("processor", "ok", f"{name}: no native bfloat16, so training takes float32")
-
-
-def threads(count: int) -> Line:
-    """Tell how many processors this process may use."""
-    if count > 1:
-        return Line("threads", "ok", f"{count} (the weights of a run depend on this number)")
-    return Line("threads", "warning", "1", "give this process more processors, or more time")
-
-
-def memory(available: float) -> Line:
-    """Judge the memory, in bytes, that is to be had."""
-    found = f"{available / GB:.1f} GB available"
-    if available < LEAST_MEMORY:
-        return Line("memory", "error", found, f"training takes {LEAST_MEMORY / GB:g} GB: close other programs")
-    if available < GOOD_MEMORY:
-        return Line("memory", "warning", found, "enough for the default preset alone: close other programs")
-    return Line("memory", "ok", found)
-
-
-def disk(folder: Path, free: float, may_write: bool) -> Line:
-    """Judge the folder where runs go, and the bytes that are free there."""
-    found = f"{free / GB:.1f} GB free in {folder}"
-    if not may_write:
-        return Line("disk", "error", f"{folder} may not be written", "change to a folder of your own")
-    if free < LEAST_DISK:
-        return Line("disk", "error", found, f"free {LEAST_DISK / 10**6:.0f} MB, or change to another disk")
-    if free < GOOD_DISK:
-        return Line("disk", "warning", found, "enough for a few runs: free some space")
-    return Line("disk", "ok", found)
-
-
-def data_set(named: str | None, problem_of_named: str | None, here: Answers, hosts: Answers) -> list[Line]:
-    """Judge whether the data is on this machine or can be had.
-
-    Args:
-        named: the folder in FMNIST_DATA, if there is one.
-        problem_of_named: why that one cannot be loaded; None if it can. Of no account without `named`.
-        here: the sources on this machine.
-        hosts: those that need a network.
-
-    Returns:
-        A line for the data set, then one for each source. What is not needed is no more than a warning.
+    An extra is installed if all its packages are; `train` is installed as soon as Keras is.
     """
-    found_in = [name for name, problem in here.items() if problem is None]
-    reached = [name for name, problem in hosts.items() if problem is None]
-    if named and problem_of_named:
-        summary = Line("data set", "error", problem_of_named, "correct FMNIST_DATA, or unset it")
-    elif named:
-        summary = Line("data set", "ok", f"FMNIST_DATA names {named}, which holds one")
-    elif found_in:
-        summary = Line("data set", "ok", f"Fashion-MNIST, every byte verified, in {found_in[0]}")
-    elif reached:
-        summary = Line("data set", "warning", "not on this machine yet", f"`fmnist data` fetches it: {reached[0]}")
+    parsed = [Requirement(line) for line in requirements]
+    base = [each for each in parsed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    installed: dict[str, list[Requirement]] = {}
+    for extra in extras:
+        added = [each for each in parsed if each not in base and each.marker and each.marker.evaluate({"extra": extra})]
+        # Whether the CUDA part of jax[cuda12] is installed cannot be seen from jax itself.
+        is_complete = added and all(each.name in versions and not each.extras for each in added)
+        if is_complete or (extra == "train" and "keras" in versions):
+            installed[extra] = added
+    needed = [each for added in installed.values() for each in added]
+    return (
+        _check_versions("packages", base, versions, "`pip install fmnist`"),
+        _check_versions("extras", needed, versions, f"`pip install 'fmnist[{','.join(installed)}]'`"),
+    )
+
+
+def _check_versions(name: str, requirements: list[Requirement], versions: Versions, hint: str) -> Check:
+    found = {each.name: versions.get(each.name) for each in requirements}
+    if missing := [package for package, version in found.items() if version is None]:
+        return Check(name, "error", f"missing: {', '.join(missing)}", hint)
+    outside = [each for each in requirements if not each.specifier.contains(versions[each.name], prereleases=True)]
+    if outside:
+        texts = [f"{each.name} {versions[each.name]} (expected {each.specifier})" for each in outside]
+        return Check(name, "warning", ", ".join(dict.fromkeys(texts)), hint)
+    shown = ", ".join(f"{package} {version}" for package, version in found.items() if package in PACKAGES)
+    return Check(name, "ok", f"all {len(found)} within their bounds: {shown}" if found else "none installed")
+
+
+def check_tensorflow(distributions: list[str], versions: Versions) -> Check:
+    """Check that at most one distribution, such as tensorflow-cpu or tf-nightly, installs the package `tensorflow`."""
+    names = sorted({canonicalize_name(name) for name in distributions})
+    found = " and ".join(f"{name} {versions[name]}" for name in names)
+    if len(names) < 2:
+        return Check("TensorFlow", "ok", found or "not installed")
+    hint = f"`pip uninstall --yes {' '.join(names)}`, then {INSTALL_TRAINING}"
+    return Check("TensorFlow", "warning", f"{found} overwrite each other's files", hint)
+
+
+def check_keras(start: tuple[int, str] | None) -> Check:
+    """Check how importing Keras ended, by exit code and last line of a process; None if Keras is not installed."""
+    if start is None:
+        return Check("Keras", "error", "not installed", INSTALL_TRAINING)
+    exit_code, last_line = start
+    if exit_code == 0:
+        return Check("Keras", "ok", f"starts: {last_line}")
+    if exit_code < 0:
+        hint = "the processor lacks instructions that TensorFlow needs, or memory ran out; try another machine"
+        return Check("Keras", "error", f"stopped by signal {-exit_code} while it started", hint)
+    hint = f"{INSTALL_TRAINING}; check KERAS_BACKEND and keras.json if you have set them"
+    return Check("Keras", "error", f"does not start: {last_line}", hint)
+
+
+def check_processor(name: str, num_threads: int, has_bfloat16: bool) -> Check:
+    """Check how many threads can run at once, and report the precision that `auto` selects on this processor."""
+    precision = "native bfloat16, so training uses bfloat16" if has_bfloat16 else "training uses float32"
+    found = f"{name}, {num_threads} threads; {precision}"
+    if num_threads > 1:
+        return Check("processor", "ok", found)
+    return Check("processor", "warning", found, "allow this process more processors, or expect slow training")
+
+
+def check_memory(available: int | None) -> Check:
+    """Check the available memory in bytes; None if it is unknown."""
+    hint = f"training takes {MIN_MEMORY / GB:g} GB, presets larger than the default {RECOMMENDED_MEMORY / GB:g} GB"
+    if available is None:
+        return Check("memory", "warning", "unknown on this system", hint)
+    found = f"{available / GB:.1f} GB available"
+    return _check_amount("memory", available, MIN_MEMORY, RECOMMENDED_MEMORY, found, f"{hint}: close other programs")
+
+
+def check_disk(folder: Path, free: int, is_writable: bool) -> Check:
+    """Check the folder for runs and its free space in bytes."""
+    if not is_writable:
+        return Check("disk", "error", f"{folder} cannot be written", "change to a folder of your own")
+    found = f"{free / GB:.1f} GB free in {folder}"
+    hint = f"free {RECOMMENDED_DISK / GB:g} GB, or change to another disk"
+    return _check_amount("disk", free, MIN_DISK, RECOMMENDED_DISK, found, hint)
+
+
+def _check_amount(name: str, amount: int, minimum: float, recommended: float, found: str, hint: str) -> Check:
+    if amount >= recommended:
+        return Check(name, "ok", found)
+    return Check(name, "warning" if amount >= minimum else "error", found, hint)
+
+
+def check_data(folder: str | None, folder_problem: str | None, local: Problems, hosts: Problems) -> list[Check]:
+    """Check the data set, in the folder that FMNIST_DATA names or else in the first usable source, then each source."""
+    available = [name for name, problem in {**local, **hosts}.items() if problem is None]
+    if folder and folder_problem:
+        data = Check("data set", "error", folder_problem, "correct FMNIST_DATA, or unset it")
+    elif folder:
+        data = Check("data set", "ok", f"in {folder}, the value of FMNIST_DATA")
+    elif not available:
+        hint = f"connect to a network, or put the four .gz files into {download.keras_folder()}"
+        data = Check("data set", "error", "not on this machine, and no host can be reached", hint)
+    elif available[0] in local:
+        data = Check("data set", "ok", f"Fashion-MNIST, every byte verified, in {available[0]}")
     else:
-        mend = f"connect to a network, or put the four .gz files into {sources.keras_folder()}"
-        summary = Line("data set", "error", "not on this machine, and no host that has it can be reached", mend)
-    is_here = summary.status == "ok"
-    lines = [summary]
-    for name, problem in {**here, **hosts}.items():
-        if problem is None:
-            lines.append(Line(name, "ok", "has the data" if name in here else "can be reached"))
-        elif name in here and is_here:
-            lines.append(Line(name, "ok", f"not needed: {problem}"))
+        data = Check("data set", "warning", "not on this machine yet", f"`fmnist data` downloads it: {available[0]}")
+    checks = [data]
+    for name, problem in {**local, **hosts}.items():
+        if problem is None or data.status == "ok":
+            checks.append(Check(name, "ok", f"not needed: {problem}" if problem else "available"))
         else:
-            mend = "nothing to do, the data is here" if is_here else "check the network, or use another source"
-            lines.append(Line(name, "warning", problem, mend))
-    return lines
+            checks.append(Check(name, "warning", problem, "check the network, or use another source"))
+    return checks
 
 
-def screen(has_display: bool, has_browser: bool) -> Line:
-    """Tell whether a report or a notebook can be looked at from here."""
-    if has_display and has_browser:
-        return Line("screen", "ok", "a display and a browser")
-    lacking = [f"no {name}" for name, is_there in (("display", has_display), ("browser", has_browser)) if not is_there]
-    return Line("screen", "warning", ", ".join(lacking), "reports and figures are files: open them on another machine")
-
-
-LOCAL_SOURCES: dict[str, Callable[[], object]] = {
-    "Keras' cache": lambda: sources.read_verified(sources.keras_folder()),
-    "Debian's folder": lambda: sources.read_verified(sources.DEBIAN_FOLDER),
-}
-
-
-def _problem_of(look: Callable[[], object]) -> str | None:
+def check_browser() -> Check:
+    """Check whether Python can open a browser to view a report. On Linux that needs a display or a text browser."""
     try:
-        look()
-    except Exception as error:  # of whatever kind: that something fails is what is asked here
+        webbrowser.get()
+    except webbrowser.Error:
+        return Check("browser", "warning", "none", "open reports and figures, which are files, on another machine")
+    return Check("browser", "ok", "available")
+
+
+def _problem(action: Callable[[], object]) -> str | None:
+    """Return the error that an action raises as one line, or None if it succeeds."""
+    try:
+        action()
+    except Exception as error:
         return one_line(error)
     return None
 
 
-def ask_hosts() -> Answers:
-    """Ask the hosts of the data all at once whether they answer."""
-    answers: Answers = dict.fromkeys(HOSTS, f"no answer within {TIMEOUT_SECONDS} s")
+def request_hosts() -> Problems:
+    """Send a request to every host of the data in parallel."""
+    problems: Problems = dict.fromkeys(HOSTS, f"no answer within {TIMEOUT} s")
 
-    def ask(name: str) -> None:
-        answers[name] = _problem_of(HOSTS[name])
+    def request(name: str) -> None:
+        problems[name] = _problem(lambda: _request(HOSTS[name]()))
 
-    # Threads that may be left behind: looking up a name can outlast every time-out that can be set for it.
-    asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in HOSTS]
-    for thread in asking:
+    # Daemon threads, because name resolution has no time-out and must not delay the end of the process.
+    threads = [threading.Thread(target=request, args=[name], daemon=True) for name in HOSTS]
+    for thread in threads:
         thread.start()
-    for thread in asking:
-        thread.join(TIMEOUT_SECONDS + 1)
-    return dict(answers)
+    for thread in threads:
+        thread.join(TIMEOUT + 1)
+    return dict(problems)
 
 
-def _ask_keras() -> None:
-    _head(f"{sources.KERAS_URL}/{next(iter(sources.FILES))}.gz")
+def _request(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).close()
 
 
-def _ask_debian() -> None:
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+def _debian_url() -> str:
+    if not shutil.which("apt-get"):
         raise FmnistError("no apt-get on this machine")
-    command = ["apt-get", "-qq", "--print-uris", "download", sources.DEBIAN_PACKAGE]
+    command = ["apt-get", "-qq", "--print-uris", "download", download.DEBIAN_PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not done.stdout.startswith("'http"):
-        raise FmnistError(f"the package lists do not know {sources.DEBIAN_PACKAGE}; they would be fetched first")
-    _head(done.stdout.split("'")[1])
+        raise FmnistError(f"{download.DEBIAN_PACKAGE} is not in the package lists; they would be downloaded first")
+    return done.stdout.split("'")[1]
 
 
-def _head(url: str) -> None:
-    import requests
-
-    try:
-        requests.head(url, timeout=TIMEOUT_SECONDS).raise_for_status()
-    except requests.Timeout as error:
-        raise FmnistError(f"no answer within {TIMEOUT_SECONDS} s") from error
-    except requests.ConnectionError as error:
-        raise FmnistError("no connection") from error
-    except requests.RequestException as error:
-        raise FmnistError(f"refused ({one_line(error)})") from error
-
-
-HOSTS: dict[str, Callable[[], None]] = {"Keras' download": _ask_keras, "Debian's package": _ask_debian}
-
-
-def installed_version(package: str) -> str | None:
-    """Give the version of a package, or None where it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+LOCAL_SOURCES: dict[str, Callable[[], object]] = {
+    "Keras' cache": lambda: download.read_verified(download.keras_folder()),
+    "Debian's folder": lambda: download.read_verified(download.DEBIAN_FOLDER),
+}
+HOSTS: dict[str, Callable[[], str]] = {
+    "Keras' download": lambda: f"{download.KERAS_URL}/{next(iter(download.FILES))}.gz",
+    "Debian's package": _debian_url,
+}
 
 
 def start_keras() -> tuple[int, str]:
-    """Import Keras in a fresh process, where a crash does no harm; give its exit code and last line."""
-    script = "import keras; print(f'{keras.backend.backend()} backend')"
+    """Import Keras in a new process, where a crash does no harm, and return its exit code and last line."""
+    command = [sys.executable, "-c", "import keras; print(f'{keras.backend.backend()} backend')"]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            capture_output=True, text=True, errors="replace", check=False, timeout=KERAS_TIMEOUT_SECONDS,
-        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, errors="replace", timeout=KERAS_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        return 1, f"not ready after {KERAS_TIMEOUT_SECONDS} s"
-    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode, said[-1] if said else "without a word"
+        return 1, f"not ready after {KERAS_TIMEOUT} s"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    return done.returncode, lines[-1] if lines else "no output"
 
 
-def available_memory() -> int:
-    """Give the bytes that a new program could take, within the limit of a container."""
-    read = [[path.read_text().strip() for path in paths] for paths in CGROUPS if all(path.is_file() for path in paths)]
-    left = [max(0, int(limit) - int(taken)) for limit, taken in read if limit.isdigit()]
-    return min([psutil.virtual_memory().available, *left])
-
-
-def has_display() -> bool:
-    """Say whether windows can be shown: on Linux, a server for them is named in the environment."""
-    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-
-
-def has_browser() -> bool:
-    """Say whether Python knows a browser to open."""
-    try:
-        webbrowser.get()
-    except webbrowser.Error:
-        return False
-    return True
+def available_memory() -> int | None:
+    """Return the memory in bytes that a new program can use, within the limit of a container; None if unknown."""
+    match = re.search(r"^MemAvailable: +(\d+) kB", MEMINFO.read_text(), re.M) if MEMINFO.is_file() else None
+    values = [int(match[1]) * 1024] if match else []
+    for limit_path, used_path in CGROUPS:
+        if limit_path.is_file() and used_path.is_file() and (limit := limit_path.read_text().strip()).isdigit():
+            values.append(max(0, int(limit) - int(used_path.read_text())))
+    return min(values, default=None)

@@ -1,13 +1,20 @@
-"""Errors as help: what was given, what was expected, how to mend it, in one line."""
+"""Errors for people, in one line: what was given, what was expected, what to do."""
 
 import errno
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class FmnistError(Exception):
-    """Something that the user can mend. Its message is one line, meant for people."""
+    """An error that the user can fix. Its message is one line, meant for people."""
 
+
+IS_TENSORFLOW_CPU_AVAILABLE = sys.platform == "win32" or (sys.platform, platform.machine()) == ("linux", "x86_64")
+TENSORFLOW_EXTRA = "tensorflow-cpu" if IS_TENSORFLOW_CPU_AVAILABLE else "tensorflow"
+"""The smallest TensorFlow build for this platform."""
+INSTALL_TRAINING = f"`pip install 'fmnist[train,{TENSORFLOW_EXTRA}]'`"
 
 OS_ERRORS = {
     errno.ENOSPC: "no space left on the disk; free some and try again",
@@ -21,30 +28,32 @@ OS_ERRORS = {
     errno.ENOTDIR: "is a file, where a folder was expected",
     errno.EEXIST: "is a file, where a folder was expected; choose another name",
 }
+"""What to print, after the name of the file, for each number of an operating-system error."""
+
+NO_FILE_NAME_NEEDED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors that are clear without the name of the file. Failed writes do not carry it."""
 
 MAX_LINE = 4_000
-"""Characters: messages quote what they are about, and that may be long."""
-
-NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors that are clear without the name of a file, which a failing write does not have."""
+"""Characters. Messages quote values, which may be long."""
 
 
 def one_line(error: BaseException) -> str:
-    """Say any exception in one line.
+    """Format any exception as one line.
 
     Args:
-        error: the exception, of whatever kind.
+        error: the exception.
 
     Returns:
-        The message of an `FmnistError` as it is; for an operating-system error the file and the mend;
-        for anything else its type and the first line of its message. No longer than `MAX_LINE`, and `printable`.
+        The message of an `FmnistError` itself; the file and a hint for a known operating-system error; otherwise the
+        type of the exception and the first line of its message. At most `MAX_LINE` characters plus an ellipsis, before
+        `printable` escapes some of them.
     """
     line = _first_line(error)
     return printable(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}...")
 
 
 def printable(text: str) -> str:
-    """Show what would steer a terminal, or cannot be printed at all, by its number: file names may hold anything."""
+    """Escape characters that control a terminal or cannot be encoded, because file names may contain anything."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
@@ -53,9 +62,11 @@ def printable(text: str) -> str:
 def _first_line(error: BaseException) -> str:
     if isinstance(error, FmnistError):
         return " ".join(str(error).splitlines())
-    if isinstance(error, OSError) and error.errno in OS_ERRORS and (error.filename or error.errno in NAMELESS):
-        name = f"{error.filename}: " if error.filename else ""
-        return " ".join(f"{name}{OS_ERRORS[error.errno]}".splitlines())
+    if isinstance(error, OSError) and error.errno in OS_ERRORS:
+        if error.filename:
+            return " ".join(f"{error.filename}: {OS_ERRORS[error.errno]}".splitlines())
+        if error.errno in NO_FILE_NAME_NEEDED:
+            return OS_ERRORS[error.errno]
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use a smaller batch or data set"
     lines = str(error).strip().splitlines()
@@ -64,14 +75,14 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print any exception as one line of text and go on: for notebooks.
+    """Print any exception as one line of text and continue, for notebooks.
 
     The cells after it still run. An interrupt by the user is not caught.
 
     Example:
         >>> with errors_as_text():
-        ...     raise FmnistError("no such run: runs/none; `fmnist train` makes one")
-        Error: no such run: runs/none; `fmnist train` makes one
+        ...     raise FmnistError("no such run: runs/none; `fmnist train` creates one")
+        Error: no such run: runs/none; `fmnist train` creates one
     """
     try:
         yield

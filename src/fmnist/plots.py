@@ -1,142 +1,147 @@
-"""Figures. Each function returns one and shows nothing; no display is needed."""
+"""Figures. Each function returns a Matplotlib figure and shows nothing, so no display is needed."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fmnist import atomic
-
-if TYPE_CHECKING:
-    from fmnist.runs.run import History
+from fmnist.files import write_atomic
 
 TRAINING, VALIDATION = "#1f5f8b", "#d1495b"
-RIGHT, WRONG, OTHER = "#2e7d4f", "#d1495b", "#b8c4ce"
+CORRECT, WRONG, OTHER = "#2e7d4f", "#d1495b", "#b8c4ce"
 FIGURE_DPI = 110
+GRID_COLUMNS = 5
+"""Images in a row of a grid: two rows for ten classes."""
+NUM_TOP_CLASSES = 5
+"""Classes shown beside a photo, where there is little space."""
 
 
 def png(figure: Figure) -> bytes:
-    """Draw a figure as the bytes of a PNG file."""
+    """Return a figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    # Without its Software line, the same figure gives the same file.
+    # The Software field names the version of Matplotlib. Without it, the file depends on the figure alone.
     figure.savefig(buffer, format="png", dpi=FIGURE_DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, in one step."""
-    atomic.write(path, png(figure))
+    """Write a figure to a PNG file, in one step."""
+    write_atomic(path, png(figure))
 
 
-def training_curves(history: "History") -> Figure:
+def training_curves(history: Sequence[dict[str, float | None]]) -> Figure:
     """Draw loss, accuracy, precision and recall by epoch, for training and validation.
 
     Args:
-        history: rows as in `history.csv`; columns without a number are left out.
+        history: one row for each epoch, with the columns of `history.csv`. Columns without values are left out.
     """
     figure = Figure(figsize=(10, 6.4))
-    # Fixed margins: working them out anew takes longer than all the drawing, and this is drawn after every epoch.
+    # This is drawn after every epoch, and a constrained layout would take longer than all the drawing.
     figure.subplots_adjust(left=0.06, right=0.985, bottom=0.075, top=0.95, wspace=0.14, hspace=0.34)
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(2, 2).flat, ("loss", "accuracy", "precision", "recall"), strict=True):
-        for column, label, colour in (
-            (name, "training", TRAINING),
-            (f"val_{name}", "validation", VALIDATION),
-        ):
+        for column, label, color in ((name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)):
             values = [row[column] for row in history]
             if any(value is not None for value in values):
-                axes.plot(epochs, values, "o-", color=colour, label=label, markersize=4)
+                axes.plot(epochs, values, "o-", color=color, label=label, markersize=4)
         axes.set(title=name.capitalize(), xlabel="epoch", xlim=(0.5, max(2, len(history)) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        _hide_spines(axes)
     figure.axes[0].legend(frameon=False)
     return figure
 
 
-def examples(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], each: int = 12) -> Figure:
-    """Draw the first images of every class, a row a class.
+def examples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], num_columns: int = 12) -> Figure:
+    """Draw the first images of every class, one row for each class.
 
     Args:
-        images: (n, 28, 28) uint8.
+        images: (n, size, size) uint8.
         labels: (n,) class indices.
-        class_names: for the rows.
-        each: images a row.
+        class_names: the row labels.
+        num_columns: images in a row.
     """
-    cell = 28 + 2
-    sheet = np.full((len(class_names) * cell, each * cell), 255, np.uint8)
+    size = images.shape[1]
+    cell = size + 2
+    sheet = np.full((len(class_names) * cell, num_columns * cell), 255, np.uint8)
     for label in range(len(class_names)):
-        for column, image in enumerate(images[np.flatnonzero(labels == label)[:each]]):
-            sheet[label * cell : label * cell + 28, column * cell : column * cell + 28] = image
-    figure = Figure(figsize=(each * 0.72 + 1.2, len(class_names) * 0.72), layout="constrained")
+        for column, image in enumerate(images[np.flatnonzero(labels == label)[:num_columns]]):
+            sheet[label * cell : label * cell + size, column * cell : column * cell + size] = image
+    figure = Figure(figsize=(num_columns * 0.72 + 1.2, len(class_names) * 0.72), layout="constrained")
     axes = figure.subplots()
-    _show(axes, sheet)
-    axes.set_axis_on()
-    axes.set(xticks=[], yticks=np.arange(len(class_names)) * cell + 13.5)
-    axes.set_yticklabels(_plain_all(class_names))
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks(np.arange(len(class_names)) * cell + (size - 1) / 2, [*map(_escape, class_names)])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
-def class_means(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Figure:
-    """Draw the mean image of every class; arguments as in `examples`."""
-    columns = 5
-    rows = -(-len(class_names) // columns)
-    figure = Figure(figsize=(columns * 1.8, rows * 2.05), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for label, (axes, name) in enumerate(zip(figure.axes, class_names, strict=False)):
-        _show(axes, images[labels == label].mean(axis=0) if (labels == label).any() else np.zeros((28, 28)))
-        axes.set_title(_plain(name), fontsize=10)
+def class_means(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw the mean image of every class, black for a class without images. Arguments as in `examples`."""
+    means = np.zeros((len(class_names), *images.shape[1:]))
+    for label in np.unique(labels):
+        means[label] = images[labels == label].mean(axis=0)
+    return _image_grid(means, class_names, 1.8, 2.05, fontsize=10)
+
+
+def gallery(images: np.ndarray, captions: Sequence[str]) -> Figure:
+    """Draw images in rows of five, with a caption of two lines above each.
+
+    Args:
+        images: (n, size, size) uint8, n at least 1.
+        captions: one for each image.
+    """
+    return _image_grid(images, captions, 2.1, 2.75, fontsize=9)
+
+
+def class_counts(counts: dict[str, list[int]], class_names: Sequence[str]) -> Figure:
+    """Draw the number of images of each class.
+
+    Args:
+        counts: the counts by class for each part of the data set, by its name.
+        class_names: the bar labels.
+    """
+    figure = _grouped_bars(counts, class_names, "{:,.0f}".format)
+    figure.axes[0].set_xlabel("images")
+    figure.axes[0].margins(x=0.12)
     return figure
 
 
-def class_counts(counts: dict[str, list[int]], class_names: tuple[str, ...]) -> Figure:
-    """Draw how many images each class has.
+def class_scores(per_class: list[dict[str, Any]]) -> Figure:
+    """Draw precision and recall of every class side by side.
 
     Args:
-        counts: name of a part to its counts by class.
-        class_names: for the bars.
+        per_class: `per_class` of `metrics.classification_metrics`.
     """
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    axes = figure.subplots()
-    height = 0.8 / len(counts)
-    positions = np.arange(len(class_names))
-    for number, ((part, values), colour) in enumerate(zip(counts.items(), (TRAINING, VALIDATION), strict=False)):
-        bars = axes.barh(positions + number * height, values, height, color=colour, label=part)
-        axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=8)
-    axes.set(yticks=positions + 0.4 - height / 2, xlabel="images")
-    axes.set_yticklabels(_plain_all(class_names))
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    scores = {name: [row[name] for row in per_class] for name in ("precision", "recall")}
+    figure = _grouped_bars(scores, [row["label"] for row in per_class], _percent)
+    figure.axes[0].set(xlim=(0, 1.1), xticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
 def pixel_histogram(histogram: list[int]) -> Figure:
-    """Draw how often each range of pixel values occurs.
+    """Draw the distribution of the pixel values.
 
     Args:
-        histogram: pixels in bins of equal width from 0 to 255.
+        histogram: number of pixels in bins of equal width from 0 to 255.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     width = 256 / len(histogram)
-    shares = 100 * np.array(histogram) / sum(histogram)
-    axes.bar((np.arange(len(histogram)) + 0.5) * width, shares, width * 0.95, color=TRAINING)
-    axes.set(xlabel="pixel value (0 is the black ground)", ylabel="% of pixels", yscale="log")
-    axes.spines[["top", "right"]].set_visible(False)
+    percentages = 100 * np.array(histogram) / sum(histogram)
+    axes.bar((np.arange(len(histogram)) + 0.5) * width, percentages, width * 0.95, color=TRAINING)
+    axes.set(xlabel="pixel value (0 is the black background)", ylabel="% of pixels", yscale="log")
+    _hide_spines(axes)
     return figure
 
 
-def projection(points: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Figure:
-    """Draw images as points in two dimensions, coloured by class.
+def projection(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw images as points in two dimensions, colored by class.
 
     Args:
         points: (n, 2).
@@ -146,162 +151,148 @@ def projection(points: np.ndarray, labels: np.ndarray, class_names: tuple[str, .
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     axes = figure.subplots()
     for label, name in enumerate(class_names):
-        chosen = labels == label
-        axes.scatter(
-            points[chosen, 0], points[chosen, 1], s=7, alpha=0.6, color=f"C{label}", label=_plain(name), linewidths=0
-        )
+        x, y = points[labels == label].T
+        axes.scatter(x, y, s=7, alpha=0.6, color=f"C{label}", label=_escape(name), linewidths=0)
     axes.set(xlabel="first principal component", ylabel="second principal component")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
+    _hide_spines(axes)
+    _place_legend(axes, markerscale=3)
     return figure
 
 
-def transformation(image: np.ndarray, normalised: np.ndarray, label: int, one_hot: np.ndarray) -> Figure:
-    """Draw an image and its label before and after the transform.
+def transformation(image: np.ndarray, normalized: np.ndarray, label: int, one_hot: np.ndarray) -> Figure:
+    """Draw an image and its label before and after preprocessing.
 
     Args:
-        image: (28, 28) uint8.
-        normalised: (28, 28, 1) float32.
+        image: (size, size) uint8.
+        normalized: (size, size, 1) float32.
         label: the class index.
-        one_hot: (classes,) its one-hot row.
+        one_hot: (classes,) its one-hot vector.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    before, after, row = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
-    for axes, pixels, text in ((before, image, "before"), (after, normalised[..., 0], "after")):
+    before, after, vector = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    for axes, pixels, text in ((before, image, "before"), (after, normalized[..., 0], "after")):
         drawn = axes.imshow(pixels, cmap="gray")
         axes.set(xticks=[], yticks=[], title=f"{text}: {pixels.dtype}, {pixels.min():.3g} to {pixels.max():.3g}")
         figure.colorbar(drawn, ax=axes, shrink=0.8)
-    row.bar(np.arange(len(one_hot)), one_hot, color=TRAINING)
-    row.set(title=f"label {label}, one-hot", xticks=np.arange(len(one_hot)), ylim=(0, 1.1))
-    row.spines[["top", "right"]].set_visible(False)
+    vector.bar(np.arange(len(one_hot)), one_hot, color=TRAINING)
+    vector.set(title=f"label {label}, one-hot", xticks=np.arange(len(one_hot)), ylim=(0, 1.1))
+    _hide_spines(vector)
     return figure
 
 
-def confusion(matrix: list[list[int]], class_names: tuple[str, ...]) -> Figure:
-    """Draw a confusion matrix: rows true, columns predicted, shaded by the share of the row.
+def confusion(matrix: list[list[int]], class_names: Sequence[str]) -> Figure:
+    """Draw a confusion matrix, shaded by the fraction of the true class.
 
     Args:
-        matrix: counts.
+        matrix: number of images; rows are true classes, columns predicted ones.
         class_names: for rows and columns.
     """
     counts = np.array(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(8.2, 7), layout="constrained")
     axes = figure.subplots()
-    # The root makes the few mistakes visible beside the many right answers.
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    # The square root makes the few mistakes visible beside the many correct predictions.
+    axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "white" if shares[row, column] > 0.35 else "#1b2a38"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set(xticks=range(len(class_names)), yticks=range(len(class_names)), xlabel="predicted", ylabel="true")
-    axes.set_xticklabels(_plain_all(class_names), rotation=45, ha="right")
-    axes.set_yticklabels(_plain_all(class_names))
+            color = "white" if fractions[row, column] > 0.35 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=9)
+    axes.set_xticks(range(len(class_names)), [*map(_escape, class_names)], rotation=45, ha="right")
+    axes.set_yticks(range(len(class_names)), [*map(_escape, class_names)])
+    axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 
-def class_scores(per_class: list[dict[str, Any]]) -> Figure:
-    """Draw precision and recall of every class side by side.
+def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: Sequence[str]) -> Figure:
+    """Draw test images, each beside its predicted probabilities.
 
     Args:
-        per_class: as `metrics.classification_report` gives it.
-    """
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    positions = np.arange(len(per_class))
-    for number, (name, colour) in enumerate((("precision", TRAINING), ("recall", VALIDATION))):
-        values = [row[name] for row in per_class]
-        bars = axes.barh(positions + 0.4 * number, values, 0.38, color=colour, label=name)
-        axes.bar_label(bars, [f"{100 * value:.1f} %" for value in values], padding=3, fontsize=7)
-    axes.set(yticks=positions + 0.2, xlim=(0, 1.08), xticks=[0, 0.25, 0.5, 0.75, 1])
-    axes.set_yticklabels(_plain_all([row["label"] for row in per_class]))
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-def gallery(images: np.ndarray, captions: list[str]) -> Figure:
-    """Draw images in rows of five with a caption each.
-
-    Args:
-        images: (n, 28, 28) uint8, n at least 1.
-        captions: one an image.
-    """
-    columns = min(5, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns * 2.1, rows * 2.75), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        _show(axes, image)
-        axes.set_title(_plain(caption), fontsize=9)
-    return figure
-
-
-def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: tuple[str, ...]) -> Figure:
-    """Draw images beside what the model says of them.
-
-    Args:
-        images: (n, 28, 28) uint8.
-        records: one an image: `index`, `true`, `predicted` (names), `probabilities` (by class).
-        class_names: for the bars.
+        images: (n, size, size) uint8.
+        records: for each image `index`, `true` and `predicted` (class names), and `probabilities` (by class).
+        class_names: the bar labels.
     """
     figure = Figure(figsize=(10, 3.1 * len(images)), layout="constrained")
     grid = figure.subplots(len(images), 2, width_ratios=(1, 1.7), squeeze=False)
     for (picture, bars), image, record in zip(grid, images, records, strict=True):
-        is_right = record["predicted"] == record["true"]
-        _show(picture, image)
-        picture.set_title(f"test image {record['index']}\ntrue: {_plain(record['true'])}", fontsize=10)
-        colours = [
-            RIGHT if name == record["true"] else WRONG if name == record["predicted"] else OTHER for name in class_names
-        ]
-        drawn = bars.barh(_plain_all(class_names), record["probabilities"], color=colours)
-        bars.bar_label(drawn, [f"{100 * p:.1f} %" for p in record["probabilities"]], padding=3, fontsize=8)
-        verdict = "right" if is_right else "wrong"
-        bars.set_title(
-            f"predicted: {_plain(record['predicted'])} ({verdict})", fontsize=10, color=RIGHT if is_right else WRONG
-        )
+        true, predicted = record["true"], record["predicted"]
+        _draw_image(picture, image, f"test image {record['index']}\ntrue: {true}")
+        verdict, color = ("correct", CORRECT) if predicted == true else ("wrong", WRONG)
+        colors = [CORRECT if name == true else WRONG if name == predicted else OTHER for name in class_names]
+        drawn = bars.barh([*map(_escape, class_names)], record["probabilities"], color=colors)
+        bars.bar_label(drawn, fmt=_percent, padding=3, fontsize=8)
+        bars.set_title(f"predicted: {_escape(predicted)} ({verdict})", fontsize=10, color=color)
         bars.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
         bars.invert_yaxis()
-        bars.spines[["top", "right"]].set_visible(False)
+        _hide_spines(bars)
     return figure
 
 
-def conversion(steps: dict[str, Any], answer: dict[str, Any], num_shown: int = 5) -> Figure:
-    """Show how a photo became 28x28 pixels, and what the network says of it.
+def prediction(prediction: Any) -> Figure:
+    """Draw the steps from a photo to 28x28 pixels, and the predicted probabilities beside them.
 
     Args:
-        steps: of `photo.Conversion`, pictures by name.
-        answer: what `Classifier.answer` gave.
-        num_shown: how many of the likeliest classes.
-
-    Returns:
-        The steps in a row, and bars beside them.
+        prediction: a `Prediction` or an object with its attributes `steps` (pictures by name), `top` (classes by
+            falling probability, each with `label` and `probability`), `label`, `accepted` and `reason`.
     """
+    steps, top = prediction.steps, prediction.top[:NUM_TOP_CLASSES]
     figure = Figure(figsize=(2.1 * len(steps) + 3.6, 2.6), layout="constrained")
-    panels = figure.subplots(1, len(steps) + 1, width_ratios=[1] * len(steps) + [1.2])
-    for axes, (name, picture) in zip(panels, steps.items(), strict=False):
-        axes.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(name)
-        axes.axis("off")
-    top = answer["top"][:num_shown][::-1]
-    panels[-1].barh([_plain(item["label"]) for item in top], [item["probability"] for item in top])
-    panels[-1].set_xlim(0, 1)
-    panels[-1].set_title(_plain("not sure" if answer["accepted"] is False else answer["label"]))
-    panels[-1].set_xlabel(_plain(answer["reason"] or "probability"))
+    *pictures, bars = figure.subplots(1, len(steps) + 1, width_ratios=[1] * len(steps) + [1.2], squeeze=False).flat
+    for axes, (name, picture) in zip(pictures, steps.items(), strict=True):
+        _draw_image(axes, np.asarray(picture), name)
+    bars.barh([_escape(row.label) for row in top], [row.probability for row in top])
+    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), xlabel=_escape(prediction.reason or "probability"))
+    bars.set_title("not sure" if prediction.accepted is False else _escape(prediction.label))
     return figure
 
 
-def _plain(text: str) -> str:
-    """Keep Matplotlib from reading dollar signs in a name as mathematics."""
-    return text.replace("$", r"\$")
+def _image_grid(images: np.ndarray, captions: Sequence[str], width: float, height: float, fontsize: int) -> Figure:
+    """Draw images in rows of `GRID_COLUMNS`, each in a cell of this width and height in inches."""
+    num_columns = min(GRID_COLUMNS, len(images))
+    num_rows = -(-len(images) // num_columns)
+    figure = Figure(figsize=(num_columns * width, num_rows * height), layout="constrained")
+    for axes in figure.subplots(num_rows, num_columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        _draw_image(axes, image, caption, fontsize)
+    return figure
 
 
-def _plain_all(names: Sequence[str]) -> list[str]:
-    return [_plain(name) for name in names]
-
-
-def _show(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+def _draw_image(axes: Axes, image: np.ndarray, title: str, fontsize: int = 10) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(_escape(title), fontsize=fontsize)
     axes.axis("off")
+
+
+def _grouped_bars(series: Mapping[str, Sequence[float]], names: Sequence[str], text: Callable[[float], str]) -> Figure:
+    """Draw a horizontal bar of each series for every name, labeled with the text of its value."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    positions = np.arange(len(names))
+    for index, ((label, values), color) in enumerate(zip(series.items(), (TRAINING, VALIDATION), strict=False)):
+        bars = axes.barh(positions + index * height, values, 0.95 * height, color=color, label=label)
+        axes.bar_label(bars, fmt=text, padding=3, fontsize=8)
+    axes.set_yticks(positions + (len(series) - 1) * height / 2, [*map(_escape, names)])
+    axes.invert_yaxis()
+    _hide_spines(axes)
+    _place_legend(axes)
+    return figure
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _place_legend(axes: Axes, **options: Any) -> None:
+    """Draw the legend to the right of the axes, where it covers nothing."""
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **options)
+
+
+def _hide_spines(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _escape(text: str) -> str:
+    """Escape dollar signs, which Matplotlib reads as the start of a formula."""
+    return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Data that lies: every file that is not what it should be is named, none is used, and a cache heals."""
+"""Damaged data files: each is named in an error, none is used, and the cache is repaired from another source."""
 
 import gzip
 import logging
@@ -8,17 +8,18 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import tree, write_folder, write_idx
+from helpers import tree, write_folder, write_idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmnist
-from fmnist.data import dataset as data
-from fmnist.data import download as sources
-from fmnist.data import formats as idx
+from fmnist.data import download, formats
+from fmnist.data.dataset import are_class_names
+from fmnist.data.formats import IMAGE_MAGIC, LABEL_MAGIC, parse_images, parse_labels, read_idx
 from fmnist.errors import FmnistError
+from fmnist.files import sha256
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = sources.FILES
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = download.FILES
 NUM_IMAGES = 60
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (NUM_IMAGES, 28, 28), np.uint8)
@@ -34,7 +35,7 @@ def write(content):
 
 
 def change(alter):
-    """Alter the unpacked bytes, and pack them again properly."""
+    """Change the decompressed bytes, and compress them again correctly."""
     return lambda path: path.write_bytes(gzip.compress(alter(gzip.decompress(path.read_bytes())), 1))
 
 
@@ -50,129 +51,130 @@ def replace(make):
     return damage
 
 
-def cut(tenths):
+def truncate(tenths):
     return change_file(lambda content: content[: len(content) * tenths // 10])
 
 
-def flip(share):
+def flip_bit(position):
     def alter(content):
-        position = int(share * (len(content) - 1))
-        return content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :]
+        index = int(position * (len(content) - 1))
+        return content[:index] + bytes([content[index] ^ 16]) + content[index + 1 :]
 
     return change_file(alter)
 
 
 SIZE = NUM_IMAGES * 28 * 28
-# The image file of the training part is made to lie: how, and the words that must be said of it.
-LIES = {
-    "empty": (cut(0), "is no IDX file of images or labels: it begins with nothing"),
+# How to damage the file of the training images, and a pattern of the expected error.
+DAMAGES = {
+    "empty": (truncate(0), "is not an IDX file of images or labels: it begins with nothing"),
     **{
-        f"cut at {tenths} tenths": (cut(tenths), "is truncated: its gzip stream stops short") for tenths in range(1, 10)
+        f"cut at {tenths} tenths": (truncate(tenths), "is truncated: its gzip stream is incomplete")
+        for tenths in range(1, 10)
     },
-    "a flipped bit at the start": (flip(0), "no gzip file"),
-    "a flipped bit in the middle": (flip(0.5), "is damaged|is not Fashion-MNIST's"),
+    "a flipped bit at the start": (flip_bit(0), "not a gzip file"),
+    "a flipped bit in the middle": (flip_bit(0.5), "is damaged|is not Fashion-MNIST's"),
     "a flipped bit in the checksum": (change_file(lambda c: c[:-8] + bytes([c[-8] ^ 1]) + c[-7:]), "CRC check failed"),
     "a flipped bit in the length": (change_file(lambda c: c[:-1] + bytes([c[-1] ^ 1])), "Incorrect length"),
-    "trailing bytes inside": (change(lambda c: c + b"x"), f"has trailing bytes: its header promises {16 + SIZE} bytes"),
+    "trailing bytes inside": (change(lambda c: c + b"x"), f"has trailing bytes: its header declares {16 + SIZE} bytes"),
     "trailing bytes outside": (change_file(lambda c: c + b"x"), "Not a gzipped file"),
     "a second stream": (change_file(lambda c: c + gzip.compress(b"x")), "has trailing bytes"),
-    "short inside": (change(lambda c: c[:-1]), f"is truncated: its header promises {16 + SIZE} bytes"),
-    "wrong magic": (change(lambda c: b"\0\0\x0d\x03" + c[4:]), "is no IDX file .* begins with 00000d03"),
-    "a header alone": (change(lambda c: c[:10]), "is no IDX file"),
-    "wrong dimensions": (change(lambda c: c[:8] + header(32, 32) + c[16:]), "holds images of 32x32; expected 28x28"),
-    "no images": (write(header(idx.IMAGE_MAGIC, 0, 28, 28)), "is not Fashion-MNIST's"),
+    "short inside": (change(lambda c: c[:-1]), f"is truncated: its header declares {16 + SIZE} bytes"),
+    "wrong magic": (change(lambda c: b"\0\0\x0d\x03" + c[4:]), "is not an IDX file .* begins with 00000d03"),
+    "only a header": (change(lambda c: c[:10]), "is not an IDX file"),
+    "wrong dimensions": (change(lambda c: c[:8] + header(32, 32) + c[16:]), "contains images of 32x32; expected 28x28"),
+    "no images": (write(header(IMAGE_MAGIC, 0, 28, 28)), "is not Fashion-MNIST's"),
     "fewer images than labels": (
-        write(header(idx.IMAGE_MAGIC, 1, 28, 28) + bytes(784)),
+        write(header(IMAGE_MAGIC, 1, 28, 28) + bytes(784)),
         "is not Fashion-MNIST's",
     ),
-    "labels in place of images": (write(header(idx.LABEL_MAGIC, 1) + b"\1"), "is not Fashion-MNIST's"),
-    "labels above 9": (write(header(idx.LABEL_MAGIC, 1) + b"\xff"), "is not Fashion-MNIST's"),
-    "digits of the same form": (
+    "labels instead of images": (write(header(LABEL_MAGIC, 1) + b"\1"), "is not Fashion-MNIST's"),
+    "labels above 9": (write(header(LABEL_MAGIC, 1) + b"\xff"), "is not Fashion-MNIST's"),
+    "digits of the same format": (
         change(lambda c: c[:16] + bytes(len(c) - 16)),
-        "is not Fashion-MNIST's .* MNIST digits have the same form",
+        "is not Fashion-MNIST's .* MNIST digits have the same format",
     ),
-    "a bomb behind an honest header": (
-        write(header(idx.IMAGE_MAGIC, 1_500_000, 28, 28) + bytes(10**6)),
-        "promises 1,500,000 entries; expected at most 1,000,000",
+    "a bomb with a true header": (
+        write(header(IMAGE_MAGIC, 1_500_000, 28, 28) + bytes(10**6)),
+        "declares 1,500,000 entries; expected at most 1,000,000",
     ),
-    "a bomb behind a small header": (write(header(idx.IMAGE_MAGIC, 1, 28, 28) + bytes(10**7)), "has trailing bytes"),
-    "an HTML page": (lambda path: path.write_text("<!doctype html><title>404</title>"), "no gzip file"),
-    "a zipped HTML page": (write(b"<!doctype html><title>404</title>"), "is no IDX file .* begins with 3c21646f"),
-    "a folder": (replace(lambda path: path.mkdir()), "is a folder, where a file was expected"),
-    "a pipe": (replace(os.mkfifo), "is a pipe or device, where a file was expected"),
-    "a dangling link": (replace(lambda path: path.symlink_to("nowhere")), "is a link that leads nowhere"),
-    "a link to itself": (replace(lambda path: path.symlink_to(path)), "is a link that leads nowhere"),
+    "a bomb with a small header": (write(header(IMAGE_MAGIC, 1, 28, 28) + bytes(10**7)), "has trailing bytes"),
+    "an HTML page": (lambda path: path.write_text("<!doctype html><title>404</title>"), "not a gzip file"),
+    "a gzipped HTML page": (write(b"<!doctype html><title>404</title>"), "is not an IDX file .* begins with 3c21646f"),
+    "a folder": (replace(lambda path: path.mkdir()), "is a folder; expected a regular file"),
+    "a pipe": (replace(os.mkfifo), "is a pipe or device; expected a regular file"),
+    "a dangling link": (replace(lambda path: path.symlink_to("nowhere")), "is a symbolic link to a missing file"),
+    "a link to itself": (replace(lambda path: path.symlink_to(path)), "is a symbolic link to a missing file"),
 }
 
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """A folder with a small data set that is now Fashion-MNIST: its hashes are those that are known."""
+    """A folder with a small data set whose hashes replace those of Fashion-MNIST."""
     folder = write_folder(tmp_path / "original", (IMAGES, LABELS), (IMAGES, LABELS), class_names=None)
-    known = {name: idx.sha256(gzip.decompress((folder / f"{name}.gz").read_bytes())) for name in sources.FILES}
-    monkeypatch.setattr(sources, "FILES", known)
+    known = {name: sha256(gzip.decompress((folder / f"{name}.gz").read_bytes())) for name in download.FILES}
+    monkeypatch.setattr(download, "FILES", known)
     return folder
 
 
 @pytest.fixture
 def cache(original, keras_home, monkeypatch):
-    """Keras' cache, the only source, with that data set in it."""
+    """Keras' cache as the only source, with that data set in it."""
     shutil.copytree(original, keras_home)
-    monkeypatch.setattr(sources, "SOURCES", {"Keras' cache": sources.SOURCES["Keras' cache"]})
+    monkeypatch.setattr(download, "SOURCES", {"Keras' cache": download.SOURCES["Keras' cache"]})
     return keras_home
 
 
 @pytest.fixture
 def another_source(cache, original, monkeypatch):
-    monkeypatch.setattr(sources, "SOURCES", {**sources.SOURCES, "the original": lambda _: original})
+    monkeypatch.setattr(download, "SOURCES", {**download.SOURCES, "the original": lambda _: original})
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_in_the_cache_is_named_and_set_aside(cache, tmp_path, lie):
-    damage, expected = LIES[lie]
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_cache_file_is_named_and_renamed(cache, tmp_path, case):
+    damage, expected = DAMAGES[case]
     damage(cache / f"{TRAIN_IMAGES}.gz")
     before = tree(tmp_path)
     with pytest.raises(FmnistError, match=expected) as caught:
         fmnist.load()
     assert "\n" not in str(caught.value)
     assert f"{TRAIN_IMAGES}.gz" in str(caught.value)
-    place = str((cache / TRAIN_IMAGES).relative_to(tmp_path))
+    path = str((cache / TRAIN_IMAGES).relative_to(tmp_path))
     assert tree(tmp_path) == {
-        (f"{name}.damaged" if name == f"{place}.gz" else name): entry for name, entry in before.items()
+        (f"{name}.damaged" if name == f"{path}.gz" else name): entry for name, entry in before.items()
     }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_in_the_cache_heals_from_another_source(cache, another_source, lie, caplog):
-    healthy = tree(cache)
-    LIES[lie][0](cache / f"{TRAIN_IMAGES}.gz")
-    lying = tree(cache)
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_cache_is_repaired_from_another_source(cache, another_source, case, caplog):
+    intact = tree(cache)
+    DAMAGES[case][0](cache / f"{TRAIN_IMAGES}.gz")
+    damaged = tree(cache)
     with caplog.at_level(logging.WARNING, "fmnist"):
         dataset = fmnist.load()
     assert dataset.is_fashion_mnist
     assert dataset.source == "the original"
     assert (dataset.train_images == IMAGES).all()
     (record,) = caplog.records
-    assert f"it is set aside as {TRAIN_IMAGES}.gz.damaged" in record.getMessage()
-    assert tree(cache) == {**healthy, f"{TRAIN_IMAGES}.gz.damaged": lying[f"{TRAIN_IMAGES}.gz"]}
+    assert f"is renamed to {TRAIN_IMAGES}.gz.damaged" in record.getMessage()
+    assert tree(cache) == {**intact, f"{TRAIN_IMAGES}.gz.damaged": damaged[f"{TRAIN_IMAGES}.gz"]}
     assert fmnist.load().source == "Keras' cache"
 
 
-# In a folder that somebody names, another set of the same form is welcome, so these are told by other words.
-WORDS_IN_A_FOLDER = {
-    "no images": "holds no images",
-    "fewer images than labels": "holds 1 images, but .* holds 60 labels",
-    "labels in place of images": "holds labels, where images were expected",
-    "labels above 9": "holds labels, where images were expected",
-    "digits of the same form": None,
+# A folder that the user names may contain another data set, so these cases have other errors there, or none.
+ERRORS_IN_A_FOLDER = {
+    "no images": "contains no images",
+    "fewer images than labels": "contains 1 images, but .* contains 60 labels",
+    "labels instead of images": "contains labels; expected images",
+    "labels above 9": "contains labels; expected images",
+    "digits of the same format": None,
     "a flipped bit in the middle": "is damaged|CRC check failed",
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lie_in_a_folder_is_named_and_left_as_it_is(original, lie):
-    damage, expected = LIES[lie]
-    expected = WORDS_IN_A_FOLDER.get(lie, expected)
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_file_in_a_folder_is_named_and_left_unchanged(original, case):
+    damage, expected = DAMAGES[case]
+    expected = ERRORS_IN_A_FOLDER.get(case, expected)
     damage(original / f"{TRAIN_IMAGES}.gz")
     before = tree(original)
     if expected is None:
@@ -185,61 +187,70 @@ def test_a_lie_in_a_folder_is_named_and_left_as_it_is(original, lie):
     assert tree(original) == before
 
 
-def test_labels_above_9_are_named(original):
+def test_label_above_9_is_refused(original):
     write_idx(original / f"{TEST_LABELS}.gz", np.full(NUM_IMAGES, 10))
-    with pytest.raises(FmnistError, match=f"{TEST_LABELS}.gz holds the label 10; expected 0 to 9"):
+    with pytest.raises(FmnistError, match=f"{TEST_LABELS}.gz contains the label 10; expected 0 to 9"):
         fmnist.load(original)
 
 
-REFUSALS = {"a file": (idx.gzip, "open"), "the folder": (sources.Path, "stat")}
-
-
-@pytest.mark.parametrize("place", REFUSALS)
-def test_what_may_not_be_read_is_named_and_stays(cache, another_source, monkeypatch, place):
-    """Not for want of rights is a file damaged: it keeps its name, and the data comes from elsewhere."""
+@pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
+def test_unreadable_cache_is_left_unchanged(cache, another_source, monkeypatch, is_folder):
+    """Missing permissions are not damage: the file keeps its name, and the data comes from another source."""
     before = tree(cache)
-    module, function = REFUSALS[place]
-    real = getattr(module, function)
+    real_stat = download.Path.stat
 
-    def refuse(path, *arguments, **named):
-        if str(path).startswith(str(cache)):
+    def refuse(path, **options):
+        if path == cache if is_folder else path.parent == cache:
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *arguments, **named)
+        return real_stat(path, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, function, refuse)
+        patched.setattr(download.Path, "stat", refuse)
         assert fmnist.load().source == "the original"
-        with pytest.raises(FmnistError, match=r"may not be read: permission denied|cannot be entered"):
-            sources.read_verified(cache)
+        with pytest.raises(FmnistError, match=r"cannot be read \(Permission denied\)"):
+            download.read_verified(cache)
     assert tree(cache) == before
 
 
-BAD_NAMES = {
-    "escape": (b"Shirt\x1b[2J\nTrouser", "with control characters"),
-    "too long": (b"x" * 101, "of over 100 characters"),
-    "endless": (b"x\n" * 6_000, "longer than 10,000 bytes"),
-    "no text": (b"\xff\xfe\x00", "cannot be read as text"),
+def test_file_larger_than_any_data_set_is_not_read(tmp_path):
+    path = tmp_path / "images"
+    with path.open("wb") as file:
+        file.truncate(formats.MAX_FILE_BYTES + 1)
+    with pytest.raises(formats.DamagedFileError, match="expected at most 1,073,741,824"):
+        read_idx(path)
+
+
+INVALID_NAMES = {
+    "control characters": (b"Shirt\x1b[2J\nTrouser", "with control characters"),
+    "too long": (b"x" * 101, "more than 100 characters"),
+    "too many bytes": (b"x\n" * 6_000, "has 12,000 bytes; expected at most 10,000, so write one class name per line"),
+    "not text": (b"\xff\xfe\x00", "cannot be read as text"),
 }
 
 
-@pytest.mark.parametrize("case", BAD_NAMES)
-def test_bad_class_names_are_refused(tmp_path, case):
-    content, expected = BAD_NAMES[case]
+@pytest.mark.parametrize("case", INVALID_NAMES)
+def test_invalid_class_names_are_refused(tmp_path, case):
+    content, expected = INVALID_NAMES[case]
     folder = write_folder(tmp_path, (IMAGES, LABELS % 1), (IMAGES, LABELS % 1), class_names=None)
     (folder / "labels.txt").write_bytes(content)
     with pytest.raises(FmnistError, match=expected):
         fmnist.load(folder)
 
 
-def test_class_names_in_a_folder_or_behind_a_dead_link_are_refused(original):
-    (original / "labels.txt").symlink_to("nowhere")
+@pytest.mark.parametrize(
+    ("create", "expected"),
+    [(lambda path: path.symlink_to("nowhere"), "is missing"), (lambda path: path.mkdir(), "is a folder; expected a")],
+    ids=["dangling link", "folder"],
+)
+def test_labels_file_of_the_wrong_type_is_refused(original, create, expected):
+    create(original / "labels.txt")
     write_idx(original / f"{TRAIN_LABELS}.gz", LABELS % 2)
-    with pytest.raises(FmnistError, match=r"labels.txt is no file"):
+    with pytest.raises(FmnistError, match=f"labels.txt {expected}"):
         fmnist.load(original)
 
 
-def peak_of(function, *arguments):
-    """The most memory, in bytes, that a call has at one time."""
+def peak_memory(function, *arguments):
+    """Return the peak of allocated memory during a call, in bytes."""
     tracemalloc.start()
     try:
         function(*arguments)
@@ -250,34 +261,34 @@ def peak_of(function, *arguments):
 
 def fail_to_read(path):
     with pytest.raises(FmnistError):
-        idx.read(path)
+        read_idx(path)
 
 
-MILLION_IMAGES = header(idx.IMAGE_MAGIC, 1_000_000, 28, 28)
-GLUTTONS = {
-    # 784 MB promised, and a file so large that deflate could hold it
-    "a lying header": ("images.gz", lambda: gzip.compress(MILLION_IMAGES + RNG.bytes(2**20), 1)),
-    "a lying header, plain": ("images", lambda: MILLION_IMAGES + RNG.bytes(2**20)),
-    # 200 MB of zeros behind a header that promises one image
-    "a bomb": ("images.gz", lambda: gzip.compress(header(idx.IMAGE_MAGIC, 1, 28, 28) + bytes(2 * 10**8), 1)),
-    "a bomb of 12 GB": ("images.gz", lambda: gzip.compress(header(idx.IMAGE_MAGIC, 2**24, 28, 28) + bytes(10**7), 1)),
+MILLION_IMAGES = header(IMAGE_MAGIC, 1_000_000, 28, 28)
+OVERSIZED = {
+    # 784 MB declared, in a file so large that deflate could hold them
+    "false header": ("images.gz", lambda: gzip.compress(MILLION_IMAGES + RNG.bytes(2**20), 1)),
+    "false header, plain": ("images", lambda: MILLION_IMAGES + RNG.bytes(2**20)),
+    # 200 MB of zeros after a header that declares one image
+    "bomb": ("images.gz", lambda: gzip.compress(header(IMAGE_MAGIC, 1, 28, 28) + bytes(2 * 10**8), 1)),
+    "bomb of 12 GB": ("images.gz", lambda: gzip.compress(header(IMAGE_MAGIC, 2**24, 28, 28) + bytes(10**7), 1)),
 }
 
 
-@pytest.mark.parametrize("case", GLUTTONS)
-def test_memory_goes_by_what_is_there(tmp_path, case):
-    name, content = GLUTTONS[case]
+@pytest.mark.parametrize("case", OVERSIZED)
+def test_memory_does_not_follow_a_false_header(tmp_path, case):
+    name, content = OVERSIZED[case]
     (tmp_path / name).write_bytes(content())
-    assert peak_of(fail_to_read, tmp_path / name) < 8 * 2**20
+    assert peak_memory(fail_to_read, tmp_path / name) < 8 * 2**20
 
 
-def test_an_honest_file_takes_little_more_than_its_size(tmp_path):
+def test_memory_for_an_intact_file_is_about_its_size(tmp_path):
     write_idx(tmp_path / "images.gz", np.zeros((20_000, 28, 28), np.uint8))
-    assert peak_of(idx.read, tmp_path / "images.gz") < 2.3 * 20_000 * 784
+    assert peak_memory(read_idx, tmp_path / "images.gz") < 2.3 * 20_000 * 784
 
 
-content_of_files = st.lists(st.integers(0, 9), min_size=1, max_size=30).map(
-    lambda labels: header(idx.LABEL_MAGIC, len(labels)) + bytes(labels)
+label_files = st.lists(st.integers(0, 9), min_size=1, max_size=30).map(
+    lambda labels: header(LABEL_MAGIC, len(labels)) + bytes(labels)
 )
 damages = st.one_of(
     st.builds(lambda share: lambda c: c[: int(share * len(c))], st.floats(0, 1, exclude_max=True)),
@@ -295,27 +306,27 @@ damages = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(content=content_of_files, damage=damages)
-def test_whatever_is_cut_flipped_or_added_is_noticed(tmp_path_factory, content, damage):
-    """A file of the data set gives the very bytes that were written, or an error."""
+@given(content=label_files, damage=damages)
+def test_any_damage_to_a_verified_file_is_detected(tmp_path_factory, content, damage):
+    """The exact bytes are read, or an error is raised."""
     folder = tmp_path_factory.mktemp("any")
     (folder / "labels.gz").write_bytes(damage(gzip.compress(content, mtime=0)))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sources, "FILES", {"labels": idx.sha256(content)})
+        patched.setattr(download, "FILES", {"labels": sha256(content)})
         try:
-            found = sources.read_verified(folder)
+            found = download.read_verified(folder)
         except FmnistError:
             return
     assert found == {"labels": content}
 
 
 @settings(max_examples=200, deadline=None)
-@given(content=content_of_files, damage=damages)
-def test_no_damage_to_a_plain_file_gives_anything_but_labels_or_an_error(tmp_path_factory, content, damage):
+@given(content=label_files, damage=damages)
+def test_damaged_plain_file_gives_labels_or_an_error(tmp_path_factory, content, damage):
     path = tmp_path_factory.mktemp("any") / "labels"
     path.write_bytes(damage(content))
     try:
-        found = idx.labels(path, idx.read(path))
+        found = parse_labels(path, read_idx(path))
     except FmnistError:
         return
     assert len(found) == len(content) - 8
@@ -323,16 +334,16 @@ def test_no_damage_to_a_plain_file_gives_anything_but_labels_or_an_error(tmp_pat
 
 
 @settings(max_examples=40, deadline=None)
-@given(num_images=st.integers(1, 5), seed=st.integers(0, 99), zipped=st.booleans())
-def test_images_read_back_as_they_were_written(tmp_path_factory, num_images, seed, zipped):
-    path = tmp_path_factory.mktemp("any") / ("images.gz" if zipped else "images")
+@given(num_images=st.integers(1, 5), seed=st.integers(0, 99), gzipped=st.booleans())
+def test_images_are_read_as_written(tmp_path_factory, num_images, seed, gzipped):
+    path = tmp_path_factory.mktemp("any") / ("images.gz" if gzipped else "images")
     written = np.random.default_rng(seed).integers(0, 256, (num_images, 28, 28), np.uint8)
     write_idx(path, written)
-    assert (idx.images(path, idx.read(path)) == written).all()
+    assert (parse_images(path, read_idx(path)) == written).all()
 
 
 @given(st.lists(st.text(max_size=120), max_size=12))
-def test_names_that_pass_can_be_shown_anywhere(names):
-    if data.are_class_names(names):
+def test_valid_class_names_are_printable(names):
+    if are_class_names(names):
         assert all(name.isprintable() and name.encode() and len(name) <= 100 for name in names)
         assert 1 <= len(names) == len(set(names)) <= 10

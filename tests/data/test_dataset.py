@@ -1,4 +1,4 @@
-"""Loading, verifying, splitting and transforming the data."""
+"""Loading, verifying, splitting and normalizing the data."""
 
 import gzip
 import logging
@@ -8,20 +8,21 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import powerless, write_folder, write_idx
+from helpers import as_unprivileged_user, write_folder, write_idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmnist
-from fmnist.data import dataset as data
-from fmnist.data import download as sources
-from fmnist.data import formats as idx
+from fmnist.data import download, formats
+from fmnist.data.dataset import CLASS_NAMES, evenly_spaced, load_from, normalize, split
+from fmnist.data.formats import parse_labels, read_idx
 from fmnist.errors import FmnistError
+from fmnist.files import sha256
 
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = sources.FILES
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = download.FILES
 
 
-def test_fashion_mnist_is_what_it_should_be(fashion):
+def test_fashion_mnist(fashion):
     assert fashion.is_fashion_mnist
     assert fashion.train_images.shape == (60_000, 28, 28)
     assert fashion.test_images.shape == (10_000, 28, 28)
@@ -32,7 +33,7 @@ def test_fashion_mnist_is_what_it_should_be(fashion):
 
 
 def test_keras_loads_the_same_arrays_without_a_network(fashion):
-    """In a process of its own whose every connection is refused."""
+    """In a separate process that cannot open connections."""
     script = (
         "import socket\n"
         "def refuse(*_, **__): raise OSError('no network')\n"
@@ -43,32 +44,32 @@ def test_keras_loads_the_same_arrays_without_a_network(fashion):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     arrays = (fashion.train_images, fashion.train_labels, fashion.test_images, fashion.test_labels)
-    assert done.stdout.split()[-4:] == [idx.sha256(array.tobytes()) for array in arrays]
+    assert done.stdout.split()[-4:] == [sha256(array.tobytes()) for array in arrays]
 
 
 @pytest.fixture
 def only_the_cache(monkeypatch):
-    """Leave Keras' cache as the one source."""
-    cache_only = {"Keras' cache": sources.SOURCES["Keras' cache"]}
-    monkeypatch.setattr(sources, "SOURCES", cache_only)
+    """Make Keras' cache the only source."""
+    cache_only = {"Keras' cache": download.SOURCES["Keras' cache"]}
+    monkeypatch.setattr(download, "SOURCES", cache_only)
 
 
 @pytest.fixture
 def cache_and_copy(keras_home, fashion, monkeypatch):
-    """Keras' cache, and one more source that has the real files."""
+    """Keras' cache and one more source with the real files."""
     original = shutil.copytree(REAL_CACHE, keras_home.parent / "copy")
     monkeypatch.setattr(
-        sources, "SOURCES", {"Keras' cache": sources.SOURCES["Keras' cache"], "the copy": lambda _: original}
+        download, "SOURCES", {"Keras' cache": download.SOURCES["Keras' cache"], "the copy": lambda _: original}
     )
     return keras_home
 
 
-REAL_CACHE = sources.keras_folder()
+REAL_CACHE = download.keras_folder()
 
 
-def test_an_empty_cache_is_filled_from_the_next_source(cache_and_copy):
+def test_empty_cache_is_filled_from_the_next_source(cache_and_copy):
     assert fmnist.load().source == "the copy"
-    assert sorted(path.name for path in cache_and_copy.iterdir()) == sorted(f"{name}.gz" for name in sources.FILES)
+    assert sorted(path.name for path in cache_and_copy.iterdir()) == sorted(f"{name}.gz" for name in download.FILES)
     assert fmnist.load().source == "Keras' cache"
 
 
@@ -100,21 +101,21 @@ DAMAGES = [damage_truncated, damage_html, damage_flipped, damage_foreign, damage
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_IMAGES])
-def test_a_damaged_cache_heals(cache_and_copy, damage, name, caplog):
+def test_damaged_cache_is_repaired(cache_and_copy, damage, name, caplog):
     fmnist.load()
     path = cache_and_copy / f"{name}.gz"
     damage(path)
-    broken = path.read_bytes()
+    damaged = path.read_bytes()
     with caplog.at_level(logging.WARNING, "fmnist"):
         dataset = fmnist.load()
     assert dataset.is_fashion_mnist
     assert dataset.source == "the copy"
     assert path.name in caplog.text
-    assert (cache_and_copy / f"{name}.gz.damaged").read_bytes() == broken
+    assert (cache_and_copy / f"{name}.gz.damaged").read_bytes() == damaged
     assert fmnist.load().source == "Keras' cache"
 
 
-def test_mnist_digits_in_the_cache_are_not_taken_for_fashion(keras_home, only_the_cache):
+def test_mnist_digits_in_the_cache_are_refused(keras_home, only_the_cache):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60_000, 28, 28), np.uint8)
     labels = rng.integers(0, 10, 60_000, np.uint8)
@@ -123,8 +124,8 @@ def test_mnist_digits_in_the_cache_are_not_taken_for_fashion(keras_home, only_th
         fmnist.load()
 
 
-def test_no_source_says_what_was_tried_and_what_to_do(keras_home, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "none")
+def test_error_without_any_source_lists_what_was_tried_and_a_hint(keras_home, monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "DEBIAN_FOLDER", tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FmnistError) as caught:
         fmnist.load()
@@ -134,20 +135,20 @@ def test_no_source_says_what_was_tried_and_what_to_do(keras_home, monkeypatch, t
         assert part in message
 
 
-def test_apt_without_a_network_is_one_line(keras_home, monkeypatch, tmp_path):
+def test_apt_failure_is_one_line(keras_home, monkeypatch, tmp_path):
     apt = tmp_path / "apt-get"
     apt.write_text("#!/bin/sh\necho 'E: Unable to fetch some archives' >&2\nexit 100\n")
     (tmp_path / "dpkg-deb").write_text("#!/bin/sh\n")
     for tool in tmp_path.glob("*-*"):
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(sources, "SOURCES", {"Debian's package": sources.SOURCES["Debian's package"]})
+    monkeypatch.setattr(download, "SOURCES", {"Debian's package": download.SOURCES["Debian's package"]})
     with pytest.raises(FmnistError, match=r"apt-get failed: E: Unable to fetch some archives"):
         fmnist.load()
 
 
-def test_the_debian_package_is_unpacked_without_its_lists(keras_home, fashion, monkeypatch, tmp_path):
-    """A stand-in for apt that, like the real one without lists, knows the package only after an update."""
+def test_debian_package_is_unpacked_without_package_lists(keras_home, fashion, monkeypatch, tmp_path):
+    """With a fake apt-get that knows the package only after an update, like the real one without lists."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "apt-get").write_text(
@@ -162,29 +163,29 @@ def test_the_debian_package_is_unpacked_without_its_lists(keras_home, fashion, m
     for tool in tools.iterdir():
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setattr(sources, "SOURCES", {"Debian's package": sources.SOURCES["Debian's package"]})
+    monkeypatch.setattr(download, "SOURCES", {"Debian's package": download.SOURCES["Debian's package"]})
     assert fmnist.load().source == "Debian's package"
     assert (keras_home / f"{TRAIN_IMAGES}.gz").is_file()
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(cache_and_copy, monkeypatch, caplog):
+def test_unwritable_cache_is_only_a_warning(cache_and_copy, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sources.atomic, "write", full)
+    monkeypatch.setattr(download, "write_atomic", full)
     assert fmnist.load().is_fashion_mnist
     assert "No space left" in caplog.text
 
 
-def test_an_explicit_folder_may_hold_another_data_set(small, small_folder, monkeypatch):
+def test_folder_with_another_data_set(small, small_folder, monkeypatch):
     assert not small.is_fashion_mnist
     assert small.train_images.shape == (1_200, 28, 28)
-    assert small.class_names == data.CLASS_NAMES
+    assert small.class_names == CLASS_NAMES
     monkeypatch.setenv("FMNIST_DATA", str(small_folder))
     assert fmnist.load().sha256 == small.sha256
 
 
-def test_an_explicit_folder_may_hold_plain_files_and_no_names(tmp_path):
+def test_folder_with_plain_files_and_no_class_names(tmp_path):
     images, labels = np.zeros((6, 28, 28)), np.array([0, 1, 2, 0, 1, 2])
     for part in ("train", "t10k"):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
@@ -193,11 +194,11 @@ def test_an_explicit_folder_may_hold_plain_files_and_no_names(tmp_path):
 
 
 IMAGES, LABELS = np.zeros((4, 28, 28)), np.array([0, 1, 0, 1])
-BAD_FOLDERS = {
+INVALID_FOLDERS = {
     "no folder": (shutil.rmtree, "no data folder"),
-    "missing file": (lambda folder: (folder / f"{TEST_LABELS}.gz").unlink(), "t10k-labels.*is not there"),
+    "missing file": (lambda folder: (folder / f"{TEST_LABELS}.gz").unlink(), "t10k-labels.*is missing"),
     "truncated": (lambda folder: damage_truncated(folder / f"{TRAIN_IMAGES}.gz"), "is truncated"),
-    "html": (lambda folder: damage_html(folder / f"{TRAIN_IMAGES}.gz"), "no gzip file"),
+    "html": (lambda folder: damage_html(folder / f"{TRAIN_IMAGES}.gz"), "not a gzip file"),
     "a folder": (
         lambda folder: ((folder / f"{TRAIN_IMAGES}.gz").unlink(), (folder / f"{TRAIN_IMAGES}.gz").mkdir()),
         "is a folder",
@@ -206,31 +207,31 @@ BAD_FOLDERS = {
         lambda folder: write_idx(folder / f"{TRAIN_IMAGES}.gz", np.zeros((4, 32, 32))),
         "32x32; expected 28x28",
     ),
-    "labels for images": (lambda folder: write_idx(folder / f"{TRAIN_IMAGES}.gz", LABELS), "holds labels"),
-    "images for labels": (lambda folder: write_idx(folder / f"{TRAIN_LABELS}.gz", IMAGES), "holds images"),
+    "labels for images": (lambda folder: write_idx(folder / f"{TRAIN_IMAGES}.gz", LABELS), "contains labels"),
+    "images for labels": (lambda folder: write_idx(folder / f"{TRAIN_LABELS}.gz", IMAGES), "contains images"),
     "counts differ": (
         lambda folder: write_idx(folder / f"{TRAIN_LABELS}.gz", np.array([0, 1])),
         "4 images, but .* 2 labels",
     ),
     "label above 9": (lambda folder: write_idx(folder / f"{TRAIN_LABELS}.gz", LABELS + 9), "the label 10"),
-    "no images": (lambda folder: write_idx(folder / f"{TRAIN_IMAGES}.gz", IMAGES[:0]), "holds no images"),
+    "no images": (lambda folder: write_idx(folder / f"{TRAIN_IMAGES}.gz", IMAGES[:0]), "contains no images"),
     "trailing bytes": (
         lambda folder: (folder / f"{TRAIN_LABELS}.gz").write_bytes(
             gzip.compress(gzip.decompress((folder / f"{TRAIN_LABELS}.gz").read_bytes()) + b"x")
         ),
         "trailing bytes",
     ),
-    "a name twice": (lambda folder: (folder / "labels.txt").write_text("a\na"), "names a class twice"),
+    "a name twice": (lambda folder: (folder / "labels.txt").write_text("a\na"), "has the same name twice"),
     "names of too few classes": (
         lambda folder: (folder / "labels.txt").write_text("only one"),
-        "names 1 classes",
+        "has 1 names; expected 2 to 10",
     ),
 }
 
 
-@pytest.mark.parametrize("case", BAD_FOLDERS)
-def test_a_bad_folder_is_named_in_one_line(tmp_path, case):
-    damage, expected = BAD_FOLDERS[case]
+@pytest.mark.parametrize("case", INVALID_FOLDERS)
+def test_invalid_folder_is_named_in_one_line(tmp_path, case):
+    damage, expected = INVALID_FOLDERS[case]
     folder = write_folder(tmp_path / "data", (IMAGES, LABELS), (IMAGES, LABELS), class_names=("a", "b"))
     damage(folder)
     with pytest.raises(FmnistError, match=expected) as caught:
@@ -239,96 +240,83 @@ def test_a_bad_folder_is_named_in_one_line(tmp_path, case):
     assert str(folder) in str(caught.value)
 
 
-def test_a_file_that_may_not_be_read(open_folder):
+def test_file_without_read_permission(open_folder):
     folder = write_folder(open_folder, (IMAGES, LABELS), (IMAGES, LABELS))
     (folder / f"{TRAIN_IMAGES}.gz").chmod(0)
-    with powerless(), pytest.raises(FmnistError, match="permission denied"):
+    with as_unprivileged_user(), pytest.raises(FmnistError, match="Permission denied"):
         fmnist.load(folder)
 
 
-def test_a_header_that_lies_takes_no_memory(tmp_path):
-    path = tmp_path / "lie.gz"
-    header = b"".join(number.to_bytes(4, "big") for number in (idx.IMAGE_MAGIC, idx.MAX_IMAGES, 28, 28))
+def test_header_that_declares_too_much_is_refused(tmp_path):
+    path = tmp_path / "images.gz"
+    header = b"".join(number.to_bytes(4, "big") for number in (formats.IMAGE_MAGIC, formats.MAX_IMAGES, 28, 28))
     path.write_bytes(gzip.compress(header))
     with pytest.raises(FmnistError, match="more than it can hold"):
-        idx.read(path)
+        read_idx(path)
 
 
 @settings(max_examples=60, deadline=None)
-@given(labels=st.lists(st.integers(0, 9), max_size=40), cut=st.integers(0, 200), zipped=st.booleans())
-def test_idx_reads_back_what_was_written_and_notices_a_cut(tmp_path_factory, labels, cut, zipped):
-    path = tmp_path_factory.mktemp("idx") / ("labels.gz" if zipped else "labels")
+@given(labels=st.lists(st.integers(0, 9), max_size=40), cut=st.integers(0, 200), gzipped=st.booleans())
+def test_labels_are_read_as_written_and_truncation_is_detected(tmp_path_factory, labels, cut, gzipped):
+    path = tmp_path_factory.mktemp("idx") / ("labels.gz" if gzipped else "labels")
     write_idx(path, np.array(labels, np.uint8))
-    assert idx.labels(path, idx.read(path)).tolist() == labels
-    whole = path.read_bytes()
-    path.write_bytes(whole[: cut % len(whole)])
+    assert parse_labels(path, read_idx(path)).tolist() == labels
+    content = path.read_bytes()
+    path.write_bytes(content[: cut % len(content)])
     with pytest.raises(FmnistError):
-        idx.read(path)
+        read_idx(path)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_split_is_stratified_and_follows_the_seed(fashion, seed):
-    parts = data.split(fashion, seed)
+def test_split_is_stratified_and_depends_on_the_seed(fashion, seed):
+    parts = split(fashion, seed)
     assert len(parts.train_images) == len(parts.train_labels) == 55_000
     assert np.bincount(parts.val_labels).tolist() == [500] * 10
-    again, other = data.split(fashion, seed), data.split(fashion, seed + 1)
+    again, other = split(fashion, seed), split(fashion, seed + 1)
     assert (again.val_images == parts.val_images).all()
     assert not (other.val_images == parts.val_images).all()
     together = np.concatenate([parts.train_images, parts.val_images])
     assert together.astype(np.uint64).sum() == fashion.train_images.astype(np.uint64).sum()
 
 
-def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(keras_home, only_the_cache, monkeypatch):
-    """A passing fault of the disk must not cost an intact file its name."""
+def test_disk_error_is_not_taken_for_damage(keras_home, only_the_cache, monkeypatch):
+    """A temporary error must not rename an intact file."""
     shutil.copytree(REAL_CACHE, keras_home)
 
-    def fail(_):
+    def fail(*_):
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(idx.gzip, "open", fail)
+        patched.setattr(download.Path, "open", fail)
         with pytest.raises(FmnistError, match="Input/output error"):
             fmnist.load()
     assert fmnist.load().source == "Keras' cache"
 
 
-def test_the_order_of_the_sources():
-    assert list(sources.SOURCES) == ["Keras' cache", "Debian's folder", "Keras' download", "Debian's package"]
+def test_order_of_the_sources():
+    assert list(download.SOURCES) == ["Keras' cache", "Debian's folder", "Keras' download", "Debian's package"]
 
 
-def test_a_silent_server_is_given_up(keras_home, monkeypatch, tmp_path):
-    """A server on this machine that takes the connection and says nothing."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(sources, "KERAS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.3)
-        monkeypatch.setattr(sources, "SOURCES", {"Keras' download": sources.SOURCES["Keras' download"]})
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        with pytest.raises(FmnistError, match=r"no answer within 0.3 s"):
-            fmnist.load()
-
-
-def test_the_environment_names_the_default_and_the_run_keeps_it(small, small_folder, monkeypatch):
+def test_environment_variable_names_the_default_folder(small, small_folder, monkeypatch):
     monkeypatch.setenv("FMNIST_DATA", str(small_folder))
     assert fmnist.load().folder == str(small_folder.absolute())
-    assert data.load_from(None).is_fashion_mnist
+    assert load_from(None).is_fashion_mnist
 
 
-def test_the_split_of_a_small_set_is_a_twelfth(small):
-    assert len(data.split(small, 0).val_images) == 100
-    assert len(data.split(small, 0, full=True).train_images) == 1_200
+def test_validation_part_of_a_small_data_set_is_a_twelfth(small):
+    assert len(split(small, 0).val_images) == 100
+    assert len(split(small, 0, full=True).train_images) == 1_200
 
 
-def test_too_few_images_to_split(tmp_path):
+def test_split_of_too_few_images_is_refused(tmp_path):
     folder = write_folder(tmp_path, (IMAGES, LABELS), (IMAGES, LABELS))
     with pytest.raises(FmnistError, match="too few"):
-        data.split(fmnist.load(folder), 0)
+        split(fmnist.load(folder), 0)
 
 
-def test_normalise_keeps_the_picture():
+def test_normalize_keeps_the_picture():
     images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
-    result = data.normalise(images)
+    result = normalize(images)
     assert (result.shape, result.dtype) == ((2, 28, 28, 1), np.float32)
     assert (np.round(result[..., 0] * 255) == images).all()
     assert result.max() == 1
@@ -337,21 +325,15 @@ def test_normalise_keeps_the_picture():
 @pytest.mark.parametrize(
     "images", [np.zeros((2, 28, 28)), np.zeros((2, 32, 32), np.uint8), np.zeros((28, 28), np.uint8)]
 )
-def test_normalise_refuses_what_it_does_not_know(images):
+def test_normalize_refuses_other_arrays(images):
     with pytest.raises(FmnistError, match="expected uint8 of shape"):
-        data.normalise(images)
+        normalize(images)
 
 
-@pytest.mark.parametrize(("num_images", "most"), [(10, 4), (60_000, 10_000), (5, 9), (1, 1), (7, 7)])
-def test_spread_goes_from_the_first_to_the_last(num_images, most):
-    indices = data.spread(num_images, most)
-    assert len(set(indices)) == len(indices) == min(num_images, most)
+@pytest.mark.parametrize(("num_images", "max_images"), [(10, 4), (60_000, 10_000), (5, 9), (1, 1), (7, 7)])
+def test_evenly_spaced_goes_from_first_to_last(num_images, max_images):
+    indices = evenly_spaced(num_images, max_images)
+    assert len(set(indices)) == len(indices) == min(num_images, max_images)
     assert indices[0] == 0
     assert indices[-1] == (num_images - 1 if len(indices) > 1 else 0)
     assert np.ptp(np.diff(indices)) <= 1 if len(indices) > 1 else True
-
-
-def test_one_hot_rows_have_a_single_one():
-    rows = data.one_hot(np.array([2, 0]), 3)
-    assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert rows.dtype == np.float32

@@ -1,38 +1,42 @@
-"""Fetching the data set with company, and without room."""
+"""Downloading the data set: parallel processes, a full disk, and servers that fail."""
 
 import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from fmnist.data import download as sources
+from fmnist.data import download
+from fmnist.errors import FmnistError
 
-REAL_CACHE = sources.keras_folder()
-FETCH = """
+REAL_CACHE = download.keras_folder()
+LOAD_SCRIPT = """
 import sys
 from pathlib import Path
-from fmnist.data import download as sources
+from fmnist.data import download
 
 copy = Path(sys.argv[1])
-sources.SOURCES = {"Keras' cache": sources.SOURCES["Keras' cache"], "the copy": lambda _: copy}
+download.SOURCES = {"Keras' cache": download.SOURCES["Keras' cache"], "the copy": lambda _: copy}
 print("ready", flush=True)
 sys.stdin.readline()
-print(sorted(sources.load_verified()[0]) == sorted(sources.FILES))
+print(sorted(download.load_verified()[0]) == sorted(download.FILES))
 """
 
 
-@pytest.mark.parametrize("damage", ["an empty cache", "a damaged cache"])
-def test_several_at_once_all_succeed(fashion, keras_home, damage):
+@pytest.mark.parametrize("damage", ["empty cache", "damaged cache"])
+def test_parallel_processes_all_succeed(fashion, keras_home, damage):
     assert fashion.is_fashion_mnist
-    if damage == "a damaged cache":
+    if damage == "damaged cache":
         keras_home.mkdir(parents=True)
-        for name in sources.FILES:
+        for name in download.FILES:
             (keras_home / f"{name}.gz").write_text("<!doctype html>")
-    command = [sys.executable, "-c", FETCH, REAL_CACHE]
+    command = [sys.executable, "-c", LOAD_SCRIPT, REAL_CACHE]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
     for process in processes:
@@ -40,32 +44,103 @@ def test_several_at_once_all_succeed(fashion, keras_home, damage):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-        # The others begin as soon as the first one has begun to fill the cache.
+        # The others start as soon as the first one has started to fill the cache.
         while not keras_home.exists() or not any(keras_home.iterdir()):
             time.sleep(0.001)
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (0, "True\n"), err
-    sources.read_verified(keras_home)
-    others = {path.name for path in keras_home.iterdir()} - {f"{name}.gz" for name in sources.FILES}
+    download.read_verified(keras_home)
+    others = {path.name for path in keras_home.iterdir()} - {f"{name}.gz" for name in download.FILES}
     assert all(".gz.damaged" in name for name in others)
-    assert damage == "a damaged cache" or not others
+    assert damage == "damaged cache" or not others
 
 
-def test_a_full_disk_while_fetching_is_one_line_and_leaves_nothing(cli, keras_home, monkeypatch):
+def test_full_disk_during_a_download_is_one_line_and_leaves_nothing(cli, keras_home, monkeypatch):
     folders = []
 
-    def download(new_folder):
+    def fail(new_folder):
         folders.append(new_folder())
         (folders[0] / "half.gz").write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sources, "SOURCES", {"a download": download})
+    monkeypatch.setattr(download, "SOURCES", {"a download": fail})
     monkeypatch.setenv("FMNIST_DATA", "")
     code, out, err = cli("data")
     assert (code, out, err) == (1, "", "fmnist: error: no space left on the disk; free some and try again\n")
     assert not folders[0].exists()
     assert not keras_home.exists()
     copy = shutil.copytree(REAL_CACHE, keras_home.parent / "copy")
-    monkeypatch.setattr(sources, "SOURCES", {"the copy": lambda _: copy})
+    monkeypatch.setattr(download, "SOURCES", {"the copy": lambda _: copy})
     assert cli("data")[0] == 0
+
+
+@pytest.fixture
+def only_keras_download(keras_home, monkeypatch):
+    """Make Keras' download the only source."""
+    monkeypatch.setattr(download, "SOURCES", {"Keras' download": download.SOURCES["Keras' download"]})
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return keras_home
+
+
+@pytest.fixture
+def serve(only_keras_download, monkeypatch):
+    """Start a server on this machine whose GET handler is given, and download from it."""
+    servers = []
+
+    def start(respond):
+        handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": respond, "log_message": lambda *_: None})
+        servers.append(HTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, args=[0.01], daemon=True).start()
+        monkeypatch.setattr(download, "KERAS_URL", f"http://127.0.0.1:{servers[-1].server_port}")
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def send(handler, content, length=None):
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(length or len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def test_keras_download(serve, only_keras_download):
+    serve(lambda handler: send(handler, (REAL_CACHE / handler.path[1:]).read_bytes()))
+    contents, source = download.load_verified()
+    assert source == "Keras' download"
+    assert list(contents) == list(download.FILES)
+    assert download.read_verified(only_keras_download) == contents
+
+
+FAILURES = {
+    "not found": (lambda handler: handler.send_error(404), "Keras' host refused .*404"),
+    "incomplete": (lambda handler: send(handler, b"half", length=8), "Keras' host refused"),
+    "HTML page": (lambda handler: send(handler, b"<!doctype html>"), "not a gzip file"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failed_download_is_one_line_and_leaves_the_cache_empty(serve, only_keras_download, case):
+    respond, expected = FAILURES[case]
+    serve(respond)
+    with pytest.raises(FmnistError, match=expected) as caught:
+        download.load_verified()
+    assert "\n" not in str(caught.value)
+    assert not only_keras_download.exists()
+
+
+def test_silent_server_is_given_up(only_keras_download, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(download, "KERAS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.3)
+        with pytest.raises(FmnistError, match=r"no answer within 0.3 s"):
+            download.load_verified()
+
+
+def test_download_without_requests_names_the_extra(only_keras_download, monkeypatch):
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(FmnistError, match=r"pip install 'fmnist\[train\]'"):
+        download.load_verified()

@@ -1,74 +1,113 @@
-"""The evaluation and its report."""
+"""The evaluation of a run on the test images, and its report."""
 
 import dataclasses
+import html
 import html.parser
 import json
 import shutil
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import fmnist
+from fmnist.config import Config
 from fmnist.errors import FmnistError
-from fmnist.evaluation import evaluate as evaluation
-from fmnist.evaluation import report
-from fmnist.runs import run as runs
+from fmnist.evaluation.evaluate import most_confident_mistakes
+from fmnist.evaluation.report import most_frequent_confusions, render_report, train_command
+from fmnist.runs.run import Run, open_run
 
 
 @pytest.fixture(scope="module")
 def evaluated(small_run, tmp_path_factory):
-    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
+    """A copy of `small_run` that has been evaluated with seed 4, and the evaluation."""
+    run = open_run(shutil.copytree(small_run.folder, tmp_path_factory.mktemp("evaluated") / "run"))
     return run, fmnist.evaluate(run, seed=4)
 
 
-def test_every_test_image_is_scored(evaluated, small):
-    run, result = evaluated
-    answers = fmnist.Classifier.load(run).predict(small.test_images)
-    assert result["num_images"] == 200
-    assert result["accuracy"] == (answers.argmax(axis=1) == small.test_labels).mean()
-    assert np.sum(result["confusion"]) == 200
-    assert json.loads((run.folder / "evaluation.json").read_text()) == result
+@pytest.fixture
+def use_dataset(monkeypatch):
+    """Make `Run.load_data` find another data set in the data folder."""
+    return lambda dataset: monkeypatch.setattr("fmnist.runs.run.load_from", lambda folder: dataset)
 
 
-def test_the_document_has_what_it_promises(evaluated):
-    assert set(evaluated[1]) >= {
+def render(run, evaluation, dataset):
+    return render_report(run, run.manifest(), run.environment(), run.history(), evaluation, dataset)
+
+
+def test_every_test_image_is_evaluated(evaluated, small):
+    run, evaluation = evaluated
+    probabilities = fmnist.Classifier.load(run).predict(small.test_images)
+    assert evaluation["num_images"] == np.sum(evaluation["confusion"]) == 200
+    assert evaluation["accuracy"] == (probabilities.argmax(axis=1) == small.test_labels).mean()
+
+
+def test_evaluation_is_written(evaluated):
+    run, evaluation = evaluated
+    written = json.loads((run.folder / "evaluation.json").read_text())
+    fmnist.evaluate(run, seed=4)
+    assert json.loads((run.folder / "evaluation.json").read_text()) == written == evaluation
+
+
+def test_evaluation_has_the_documented_keys(evaluated):
+    assert set(evaluated[1]) == {
         "run", "num_images", "accuracy", "accuracy_single_view", "precision_macro", "recall_macro", "f1_macro",
         "keras_precision", "keras_recall", "per_class", "confusion", "ece", "accuracy_interval_95", "samples",
+        "samples_seed", "mistakes", "class_names",
     }  # fmt: skip
 
 
-def test_two_random_images_follow_the_seed(evaluated, small):
-    run, result = evaluated
-    first, second = result["samples"]
-    assert first["index"] != second["index"]
-    for sample in result["samples"]:
+def test_samples_are_two_different_test_images(evaluated, small):
+    samples = evaluated[1]["samples"]
+    assert len({sample["index"] for sample in samples}) == 2
+    for sample in samples:
         assert sample["true"] == small.class_names[small.test_labels[sample["index"]]]
-        assert sample["probability"] == max(sample["probabilities"])
         assert sample["predicted"] == small.class_names[np.argmax(sample["probabilities"])]
-    assert fmnist.evaluate(run, seed=4)["samples"] == result["samples"]
+        assert sample["probability"] == max(sample["probabilities"])
 
 
-def test_without_a_seed_the_images_are_random_and_can_be_had_again(evaluated):
+def test_samples_without_a_seed_are_random_and_reproducible(evaluated):
     run, _ = evaluated
-    drawn = [fmnist.evaluate(run) for _ in range(3)]
-    assert len({tuple(sample["index"] for sample in result["samples"]) for result in drawn}) > 1
-    assert fmnist.evaluate(run, seed=drawn[0]["samples_seed"])["samples"] == drawn[0]["samples"]
+    evaluations = [fmnist.evaluate(run) for _ in range(3)]
+    assert len({tuple(sample["index"] for sample in evaluation["samples"]) for evaluation in evaluations}) > 1
+    first = evaluations[0]
+    assert fmnist.evaluate(run, seed=first["samples_seed"])["samples"] == first["samples"]
 
 
-def test_mistakes_are_wrong_and_most_confident_first():
+def test_mistakes_are_wrong_and_sorted_by_probability():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     labels = np.array([1, 1, 1, 0])
-    assert evaluation.most_confident_mistakes(probabilities, labels).tolist() == [0, 3, 2]
+    assert most_confident_mistakes(probabilities, labels).tolist() == [0, 3, 2]
 
 
-def test_other_data_is_refused(evaluated, fashion, monkeypatch):
-    monkeypatch.setattr(runs.data, "load_from", lambda _: fashion)
+def test_other_data_is_refused(evaluated, fashion, use_dataset):
+    use_dataset(fashion)
     with pytest.raises(FmnistError, match=r"is not the data that .* was trained on"):
         fmnist.evaluate(evaluated[0])
 
 
+def test_missing_prediction_is_an_error(evaluated, monkeypatch):
+    outputs = fmnist.Classifier.outputs
+    monkeypatch.setattr(
+        fmnist.Classifier,
+        "outputs",
+        lambda self, images: {name: values[:-1] for name, values in outputs(self, images).items()},
+    )
+    with pytest.raises(FmnistError, match="returned 199 predictions for 200 test images; expected one for each"):
+        fmnist.evaluate(evaluated[0])
+
+
+def test_class_names_of_the_model_are_used(copied_run, small, use_dataset):
+    use_dataset(dataclasses.replace(small, class_names=tuple(reversed(small.class_names))))
+    evaluation = fmnist.evaluate(copied_run, seed=4)
+    assert evaluation["class_names"] == list(small.class_names)
+    for sample in evaluation["samples"]:
+        assert sample["predicted"] == small.class_names[np.argmax(sample["probabilities"])]
+        assert sample["true"] == small.class_names[small.test_labels[sample["index"]]]
+
+
 class References(html.parser.HTMLParser):
-    """Collect what a page points at."""
+    """Collects what a page links to."""
 
     def __init__(self):
         super().__init__()
@@ -79,63 +118,84 @@ class References(html.parser.HTMLParser):
         assert tag != "script"
 
 
-def test_the_report_is_complete_and_needs_nothing_else(evaluated):
-    run, _ = evaluated
-    result = fmnist.evaluate(run, seed=4)
-    page = (run.folder / "report.html").read_text()
+def test_report_needs_no_other_file(evaluated):
     references = References()
-    references.feed(page)
+    references.feed((evaluated[0].folder / "report.html").read_text())
     assert len(references.found) == 4
     assert all(reference.startswith("data:image/png;base64,") for reference in references.found)
+
+
+def test_report_is_complete(evaluated, small):
+    run, evaluation = evaluated
+    page = html.unescape(render(run, evaluation, small))
+    manifest, environment = run.manifest(), run.environment()
     for text in (
-        f"{100 * result['accuracy']:.2f} %",
-        "Shirt",
-        "--seed 4",
-        "by a threshold of 0.5",
-        "SHA-256",
+        f"{100 * evaluation['accuracy']:.2f} % accuracy on 200 test images",
+        f"{100 * evaluation['accuracy_single_view']:.2f} %",
+        f"without averaging over {len(run.config.tta_views)} views",
+        f"{100 * evaluation['keras_precision']:.2f} %",
+        f"{manifest.parameters:,} parameters, 4 epochs",
+        f"temperature {manifest.temperature:.3f}, fitted on the validation images of run ",
+        "batch size 64, optimizer muon, initial learning rate 0.12, seed 0, " + environment.precision,
+        f"Python {environment.python}, fmnist {fmnist.__version__}",
+        manifest.sha256["model.onnx"],
+        train_command(run.config),
+        f"fmnist evaluate {run.folder} --seed 4",
     ):
         assert text in page
-    assert result["samples"][0]["true"] in page
+    for row in evaluation["per_class"]:
+        values = "".join(f"<td>{100 * row[name]:.1f} %</td>" for name in ("precision", "recall", "f1"))
+        assert f"<td>{row['label']}</td>{values}<td>20</td>" in page
+
+
+def test_report_without_history_and_mistakes_has_two_figures(evaluated, small):
+    run, evaluation = evaluated
+    page = render_report(run, run.manifest(), run.environment(), [], {**evaluation, "mistakes": []}, small)
+    assert page.count("<img ") == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "text", "subject"),
     [
-        ({"flip": True}, "on mirrored and shifted images", "mirrored"),
-        ({"photolike": True}, "fragments of no class", "fragments"),
-        ({"cutmix": 0.5}, "50 % of the images have a part of another", "a part of another"),
-        ({"visited": 0.5}, "goes through 50 % of the training images", "An epoch goes through"),
+        ({"flip": True}, "on flipped and shifted images", "flipped"),
+        ({"photo_augmentation": True}, "fragments that belong to no class", "fragment"),
+        ({"cutmix": 0.5}, "into 50 % of the training images", "CutMix"),
+        ({"hard_example_fraction": 0.5}, "trains on 50 % of the training images", "An epoch trains"),
     ],
 )
-def test_the_report_says_what_training_values_are_measured_on(evaluated, small, changes, text, subject):
-    run, result = evaluated
-    plain = dataclasses.replace(
-        run.config, flip=False, shift=0, label_smoothing=0.0, photolike=False, cutmix=0.0, visited=1.0
+def test_report_explains_the_training_curves(evaluated, small, changes, text, subject):
+    run, evaluation = evaluated
+    plain = replace(
+        run.config,
+        flip=False,
+        shift=0,
+        label_smoothing=0.0,
+        photo_augmentation=False,
+        cutmix=0.0,
+        hard_example_fraction=1.0,
     )
-    without, with_it = (
-        report.render(runs.Run(run.folder, config, run.created), result, small)
-        for config in (plain, dataclasses.replace(plain, **changes))
+    without, explained = (
+        render(Run(run.folder, config, run.created), evaluation, small) for config in (plain, replace(plain, **changes))
     )
     assert subject not in without
-    assert text in with_it
+    assert text in explained
 
 
-def test_the_report_puts_each_number_in_its_column(evaluated):
-    run, _ = evaluated
-    result = fmnist.evaluate(run, seed=4)
-    page = (run.folder / "report.html").read_text()
-    for row in result["per_class"]:
-        values = "".join(f"<td>{100 * row[name]:.1f} %</td>" for name in ("precision", "recall", "f1"))
-        assert f"<td>{row['label']}</td>{values}<td>20</td>" in page
+def test_report_names_missing_epochs(evaluated, small):
+    run, evaluation = evaluated
+    interrupted = Run(run.folder, replace(run.config, epochs=9), run.created)
+    assert "4 epochs of 9 (interrupted)" in render(interrupted, evaluation, small)
 
 
-def test_an_answer_that_is_missing_is_noticed(evaluated, monkeypatch):
-    real = fmnist.Classifier.outputs
-    monkeypatch.setattr(
-        fmnist.Classifier, "outputs", lambda self, images: {k: v[:-1] for k, v in real(self, images).items()}
-    )
-    with pytest.raises(FmnistError, match="199 answers for 200 test images"):
-        fmnist.evaluate(evaluated[0])
+def test_class_names_are_escaped_in_the_report(evaluated, small):
+    run, evaluation = evaluated
+    name = "<img src=x onerror=alert(1)>"
+    names = (name, *small.class_names[1:])
+    per_class = [{**row, "label": label} for row, label in zip(evaluation["per_class"], names, strict=True)]
+    changed = {**evaluation, "class_names": list(names), "per_class": per_class}
+    page = render(run, changed, dataclasses.replace(small, class_names=names))
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
 
 
 @pytest.mark.parametrize(
@@ -144,41 +204,20 @@ def test_an_answer_that_is_missing_is_noticed(evaluated, monkeypatch):
         ({}, "fmnist train --preset fast --epochs 9 --seed 0"),
         ({"epochs": 2, "seed": 7, "full": True}, "fmnist train --preset fast --epochs 2 --seed 7 --full"),
         ({"data": "/my data"}, "fmnist train --preset fast --epochs 9 --seed 0 --data '/my data'"),
-        ({"flip": False}, "flip=False"),
     ],
 )
-def test_how_to_run_it_again(small_run, changes, expected):
-    config = fmnist.Config.from_preset("fast", **changes)
-    command = report.train_command(runs.Run(small_run.folder, config, small_run.created))
-    assert command == expected if "flip" not in changes else command.startswith("fmnist.train(fmnist.Config(")
-    assert expected in command
+def test_train_command(changes, expected):
+    assert train_command(Config.from_preset("fast", **changes)) == expected
 
 
-def test_names_changed_since_training_change_nothing(small_run, small, tmp_path, monkeypatch):
-    import dataclasses
-
-    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))
-    renamed = dataclasses.replace(small, class_names=tuple(reversed(small.class_names)))
-    monkeypatch.setattr(runs.data, "load_from", lambda _: renamed)
-    result = fmnist.evaluate(run, seed=4)
-    for sample in result["samples"]:
-        assert sample["predicted"] == result["class_names"][np.argmax(sample["probabilities"])]
-        assert sample["true"] == small.class_names[small.test_labels[sample["index"]]]
+@pytest.mark.parametrize("changes", [{"flip": False}, {"preset": "my own"}])
+def test_train_command_in_python_restores_the_configuration(changes):
+    config = replace(Config.from_preset("fast"), **changes)
+    code = train_command(config)
+    assert code.startswith("fmnist.train(fmnist.Config(")
+    assert eval(code.removeprefix("fmnist.train(").removesuffix(")"), {"fmnist": fmnist}) == config
 
 
-def test_names_cannot_smuggle_markup(small_run, small, tmp_path):
-    name = "<img src=x onerror=alert(1)>"
-    hostile = dataclasses.replace(small, class_names=(name, *small.class_names[1:]))
-    run = runs.open_run(shutil.copytree(small_run.folder, tmp_path / "run"))
-    result = {**fmnist.evaluate(run, seed=1), "class_names": list(hostile.class_names)}
-    result["per_class"][0]["label"] = name
-    page = report.render(run, result, hostile)
-    assert "<img src=x" not in page
-    assert "&lt;img src=x" in page
-
-
-def test_largest_confusions():
-    assert report.largest_confusions([[5, 2, 0], [0, 5, 7], [1, 0, 5]], ("a", "b", "c"), most=2) == [
-        "b taken for c (7 times)",
-        "a taken for b (2 times)",
-    ]
+def test_most_frequent_confusions():
+    confusions = most_frequent_confusions([[5, 2, 0], [0, 5, 7], [1, 0, 5]], ("a", "b", "c"), max_pairs=2)
+    assert confusions == [("b", "c", 7), ("a", "b", 2)]

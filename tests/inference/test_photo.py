@@ -1,7 +1,8 @@
-"""From photo to 28x28: what is found, what it becomes, and what is refused. All pictures are made here."""
+"""Reading pictures, segmentation and rendering, on pictures drawn here."""
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pillow_heif
@@ -15,33 +16,33 @@ EXIF_ORIENTATION = 0x0112
 
 
 def garment(image: np.ndarray, edge: int = 280) -> tuple[Image.Image, Image.Image]:
-    """Enlarge an image of the data set into a dark garment: grey values, and where it is."""
+    """Enlarge an image of the data set to a dark garment: its gray values and its mask."""
     large = Image.fromarray(image).resize((edge, edge), Image.Resampling.BICUBIC)
     return Image.eval(large, lambda value: 255 - value), large.point(lambda value: 255 * (value > 40))
 
 
-def place(image: np.ndarray, ground: Image.Image, tint=(1.0, 1.0, 1.0), at=None) -> Image.Image:
-    """Lay an image of the data set, as a garment of another colour, on some ground."""
-    grey, mask = garment(image)
-    colours = Image.merge("RGB", [Image.eval(grey, lambda value, share=share: int(value * share)) for share in tint])
-    scene = ground.copy()
-    scene.paste(colours, at or ((scene.width - 280) // 2, (scene.height - 280) // 2), mask)
+def place(image: np.ndarray, background: Image.Image, tint=(1.0, 1.0, 1.0)) -> Image.Image:
+    """Paste an image of the data set, as a tinted garment, into the middle of a background."""
+    gray, mask = garment(image)
+    colors = Image.merge("RGB", [Image.eval(gray, lambda value, factor=factor: int(value * factor)) for factor in tint])
+    scene = background.copy()
+    scene.paste(colors, ((scene.width - 280) // 2, (scene.height - 280) // 2), mask)
     return scene
 
 
-def plain(colour) -> Image.Image:
-    return Image.new("RGB", (420, 400), colour)
+def plain(color) -> Image.Image:
+    return Image.new("RGB", (420, 400), color)
 
 
-def textured(colour, strength=18) -> Image.Image:
-    """Something like carpet."""
+def textured(color, strength=18) -> Image.Image:
+    """Draw noise that looks like carpet."""
     noise = np.random.default_rng(0).normal(0, strength, (400, 420, 1))
-    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1))
 
 
 def boards() -> Image.Image:
-    """A wooden floor, with joints."""
+    """Draw a wooden floor with joints."""
     pixels = np.array(textured((196, 160, 110), 8))
     pixels[:, ::60] = (120, 90, 60)
     return Image.fromarray(pixels)
@@ -49,18 +50,18 @@ def boards() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def trousers(fashion):
-    """A training image that is plain, upright and bright."""
+    """A bright training image of the class Trouser."""
     images = fashion.train_images[fashion.train_labels == 1]
     return images[np.argmax(images[:200].mean(axis=(1, 2)))]
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Give the intersection over union of two silhouettes."""
+    """Compute the intersection over union of two silhouettes."""
     first, second = first > 20, second > 20
     return (first & second).sum() / (first | second).sum()
 
 
-GROUNDS = {
+BACKGROUNDS = {
     "white": plain((253, 253, 253)),
     "a red sheet": plain((170, 40, 60)),
     "a carpet": textured((200, 190, 170)),
@@ -69,17 +70,17 @@ GROUNDS = {
 }
 
 
-@pytest.mark.parametrize("ground", GROUNDS)
-@pytest.mark.parametrize("tint", [(1.0, 1.0, 1.0), (0.3, 0.4, 0.9)], ids=["grey", "blue"])
-def test_a_garment_comes_back_from_any_ground(trousers, ground, tint):
-    conversion = photo.convert(place(trousers, GROUNDS[ground], tint))
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("tint", [(1.0, 1.0, 1.0), (0.3, 0.4, 0.9)], ids=["gray", "blue"])
+def test_a_garment_is_segmented_on_any_background(trousers, background, tint):
+    conversion = photo.convert(place(trousers, BACKGROUNDS[background], tint))
     assert conversion.problem is None
     assert overlap(conversion.pixels, trousers) > 0.85
 
 
 @pytest.mark.parametrize("index", range(40))
-def test_a_product_shot_comes_out_as_it_was(fashion, index):
-    """On white, as the paper's: an enlarged training image returns to nearly the same pixels."""
+def test_a_product_shot_returns_to_the_original_pixels(fashion, index):
+    """An enlarged training image on white is rendered to nearly the same pixels."""
     image = fashion.train_images[index]
     large = Image.eval(Image.fromarray(image), lambda value: 255 - value)
     shot = Image.new("RGB", (360, 360), "white")
@@ -89,8 +90,7 @@ def test_a_product_shot_comes_out_as_it_was(fashion, index):
     assert (pixels.min(), pixels.max()) == (0, 255)
 
 
-def test_longest_edge_and_margins():
-    """28 pixels high; an odd margin has its extra pixel on the left."""
+def test_the_longest_edge_is_28_and_an_odd_margin_is_wider_on_the_left():
     scene = plain("white")
     scene.paste((20, 20, 20), (150, 60, 150 + 110, 60 + 280))
     pixels = photo.convert(scene).pixels
@@ -100,20 +100,20 @@ def test_longest_edge_and_margins():
     assert (columns[0], 27 - columns[-1]) == (9, 8)
 
 
-def test_mirrored_and_by_exif_rotated(trousers):
-    scene = place(trousers, GROUNDS["a carpet"])
+def test_mirrored_and_exif_rotated_pictures_give_the_same_pixels(trousers):
+    scene = place(trousers, BACKGROUNDS["a carpet"])
     pixels = photo.convert(scene).pixels
     mirrored = photo.convert(scene.transpose(Image.Transpose.FLIP_LEFT_RIGHT)).pixels
     assert overlap(pixels, mirrored[:, ::-1]) > 0.85
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6  # the camera lay on its side: turn by 90 degrees clockwise
-    turned = scene.transpose(Image.Transpose.ROTATE_90)
-    content = encoded(turned, "JPEG", exif=exif, quality=95)
+    exif[EXIF_ORIENTATION] = 6  # rotate by 90 degrees clockwise
+    rotated = scene.transpose(Image.Transpose.ROTATE_90)
+    content = encode(rotated, "JPEG", exif=exif, quality=95)
     assert photo.read(content).size == scene.size
     assert overlap(photo.convert(photo.read(content)).pixels, pixels) > 0.9
 
 
-def test_light_garments_are_bright_on_black_too(trousers):
+def test_light_garments_are_rendered_bright_on_black_too(trousers):
     _, mask = garment(trousers)
     scene = textured((60, 50, 40), 8)
     scene.paste((225, 225, 215), (70, 60), mask)
@@ -124,94 +124,92 @@ def test_light_garments_are_bright_on_black_too(trousers):
 
 def test_transparent_parts_are_background(trousers):
     _, mask = garment(trousers)
-    scene = Image.new("RGBA", mask.size, (250, 250, 250, 0))  # so light that on white it could not be found
+    scene = Image.new("RGBA", mask.size, (250, 250, 250, 0))  # too light to be found on white
     scene.putalpha(mask)
-    conversion = photo.convert(photo.read(encoded(scene, "PNG")))
+    conversion = photo.convert(photo.read(encode(scene, "PNG")))
     assert overlap(conversion.pixels, trousers) > 0.85
 
 
-def test_an_image_of_the_data_set_is_taken_as_it_is(fashion):
+def test_an_image_of_the_data_set_is_used_unchanged(fashion):
     image = fashion.train_images[0]
-    conversion = photo.convert(photo.read(encoded(Image.fromarray(image), "PNG")))
+    conversion = photo.convert(photo.read(encode(Image.fromarray(image), "PNG")))
     np.testing.assert_array_equal(conversion.pixels, image)
     assert conversion.problem is None
 
 
-def test_the_steps_can_be_shown(trousers):
-    conversion = photo.convert(place(trousers, GROUNDS["boards"]).resize((1680, 1600)))
+def test_steps_are_small_pictures_in_order(trousers):
+    conversion = photo.convert(place(trousers, BACKGROUNDS["boards"]).resize((1680, 1600)))
     assert list(conversion.steps) == ["original", "mask", "crop", "28x28"]
-    assert all(max(step.size) <= photo.SHOWN_EDGE for step in conversion.steps.values())
+    assert all(max(step.size) <= photo.PREVIEW_EDGE for step in conversion.steps.values())
     np.testing.assert_array_equal(np.asarray(conversion.steps["28x28"]), conversion.pixels)
     assert photo.contact_sheet(conversion.steps, 100).size == (400, 100)
 
 
-def test_same_picture_same_pixels(trousers):
-    scene = place(trousers, GROUNDS["a coarse carpet"])
+def test_conversion_is_deterministic(trousers):
+    scene = place(trousers, BACKGROUNDS["a coarse carpet"])
     np.testing.assert_array_equal(photo.convert(scene).pixels, photo.convert(scene).pixels)
 
 
-@pytest.mark.parametrize("ground", ["white", "a red sheet"])
-def test_an_empty_picture_holds_nothing(ground):
-    conversion = photo.convert(GROUNDS[ground])
+@pytest.mark.parametrize("background", ["white", "a red sheet"])
+def test_nothing_is_found_in_an_empty_picture(background):
+    conversion = photo.convert(BACKGROUNDS[background])
     assert conversion.problem == photo.NOTHING_FOUND
     assert conversion.pixels.shape == (28, 28)
 
 
-def test_a_garment_that_is_cut_off_is_named():
+def test_a_garment_that_is_cut_off_touches_the_border():
     scene = textured((200, 190, 170), 6)
     scene.paste((30, 40, 90), (40, 120, 380, 400))
     assert photo.convert(scene).problem == photo.TOUCHES_BORDER
 
 
-def encoded(image: Image.Image, form: str, **options) -> bytes:
-    content = io.BytesIO()
-    image.save(content, form, **options)
-    return content.getvalue()
+def encode(image: Image.Image, file_format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
 
 
 def heic(image: Image.Image, **options) -> bytes:
     pillow_heif.register_heif_opener()
-    return encoded(image, "HEIF", **options)
+    return encode(image, "HEIF", **options)
 
 
 def sixteen_bits() -> Image.Image:
     return Image.fromarray(np.full((40, 60), 40_000, np.uint16))
 
 
-ODD_BUT_GOOD = {
+UNUSUAL_MODES = {
     "CMYK": (Image.new("CMYK", (60, 40), (0, 200, 0, 0)), "JPEG", "RGB"),
     "16 bits": (sixteen_bits(), "PNG", "L"),
     "a palette": (Image.new("RGB", (60, 40), "green").quantize(8), "PNG", "RGB"),
     "black and white": (Image.new("1", (60, 40), 1), "PNG", "L"),
-    "grey": (Image.new("L", (60, 40), 90), "JPEG", "L"),
-    "grey with transparency": (Image.new("LA", (60, 40), (90, 100)), "PNG", "RGBA"),
+    "gray": (Image.new("L", (60, 40), 90), "JPEG", "L"),
+    "gray with transparency": (Image.new("LA", (60, 40), (90, 100)), "PNG", "RGBA"),
     "transparent": (Image.new("RGBA", (60, 40), (90, 0, 0, 100)), "WEBP", "RGBA"),
 }
 
 
-@pytest.mark.parametrize("case", ODD_BUT_GOOD)
+@pytest.mark.parametrize("case", UNUSUAL_MODES)
 def test_every_mode_is_read(case):
-    image, form, mode = ODD_BUT_GOOD[case]
-    picture = photo.read(encoded(image, form))
+    image, file_format, mode = UNUSUAL_MODES[case]
+    picture = photo.read(encode(image, file_format))
     assert (picture.size, picture.mode) == ((60, 40), mode)
     assert photo.convert(picture).pixels.shape == (28, 28)
 
 
 def test_sixteen_bits_keep_their_brightness():
-    assert np.asarray(photo.read(encoded(sixteen_bits(), "PNG"))) == pytest.approx(40_000 / 257, abs=1)
+    assert np.asarray(photo.read(encode(sixteen_bits(), "PNG"))) == pytest.approx(40_000 / 257, abs=1)
 
 
-@pytest.mark.parametrize("form", ["WEBP", "PNG"])
-def test_the_first_frame_of_an_animation_is_taken(form):
-    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
-    content = encoded(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
+@pytest.mark.parametrize("file_format", ["WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_is_read(file_format):
+    frames = [Image.new("RGB", (60, 40), color) for color in ("red", "blue")]
+    content = encode(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
     assert photo.read(content).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG that claims to be so large, and holds next to nothing."""
-    import struct
-    import zlib
+def png_with_claimed_size(width: int, height: int) -> bytes:
+    """Return a tiny PNG whose header claims a size."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -220,30 +218,30 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
-WHOLE = encoded(textured((200, 100, 50)), "JPEG")
-BAD = {
-    "nothing": (b"", "is empty; expected a picture"),
-    "text": (b"hello, this is no picture at all", "is no picture; expected JPEG, PNG, WEBP"),
-    "a PDF": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "is no picture"),
-    "a page": (b"<!DOCTYPE html><html></html>", "is no picture"),
-    "another format": (encoded(Image.new("L", (60, 40)), "GIF"), "is no picture"),
-    "half a JPEG": (WHOLE[: len(WHOLE) // 2], "cannot be read as a picture"),
-    "the head of a PNG": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "no picture|cannot be read"),
-    "half a PNG": (encoded(textured((9, 9, 9)), "PNG")[:9_000], "cannot be read as a picture"),
-    "half a WebP": (encoded(textured((9, 9, 9)), "WEBP")[:900], "no picture|cannot be read"),
-    "one pixel": (encoded(Image.new("L", (1, 1)), "PNG"), "1x1 pixels; expected at least 28 each way"),
-    "a thread": (encoded(Image.new("L", (1, 20_000)), "PNG"), "1x20000 pixels; expected at least 28 each way"),
-    "25 megapixels": (bomb(5_000, 5_000), "5000x5000 pixels; expected at most 24 megapixels"),
-    "a bomb": (bomb(12_000, 12_000), "at most 24 megapixels"),
-    "a larger bomb": (bomb(60_000, 60_000), "at most 24 megapixels"),
-    "the head of a HEIC": (heic(textured((9, 9, 9)))[:40], "is no picture"),
+VALID_JPEG = encode(textured((200, 100, 50)), "JPEG")
+INVALID_PICTURES = {
+    "empty": (b"", "is empty; expected a picture"),
+    "text": (b"hello, this is not a picture at all", "is not a picture; expected JPEG, PNG, WEBP"),
+    "a PDF": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "is not a picture"),
+    "HTML": (b"<!DOCTYPE html><html></html>", "is not a picture"),
+    "another format": (encode(Image.new("L", (60, 40)), "GIF"), "is not a picture"),
+    "half a JPEG": (VALID_JPEG[: len(VALID_JPEG) // 2], "cannot be read as a picture"),
+    "the head of a PNG": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "not a picture|cannot be read"),
+    "half a PNG": (encode(textured((9, 9, 9)), "PNG")[:9_000], "cannot be read as a picture"),
+    "half a WebP": (encode(textured((9, 9, 9)), "WEBP")[:900], "not a picture|cannot be read"),
+    "one pixel": (encode(Image.new("L", (1, 1)), "PNG"), "1x1 pixels; expected at least 28 each way"),
+    "one pixel wide": (encode(Image.new("L", (1, 20_000)), "PNG"), "1x20000 pixels; expected at least 28 each way"),
+    "25 megapixels": (png_with_claimed_size(5_000, 5_000), "5000x5000 pixels; expected at most 24 megapixels"),
+    "144 megapixels": (png_with_claimed_size(12_000, 12_000), "at most 24 megapixels"),
+    "3600 megapixels": (png_with_claimed_size(60_000, 60_000), "at most 24 megapixels"),
+    "the head of a HEIC": (heic(textured((9, 9, 9)))[:40], "is not a picture"),
     "half a HEIC": (heic(textured((9, 9, 9)))[:9_000], "cannot be read as a picture"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_pictures_are_one_line(case, tmp_path):
-    content, expected = BAD[case]
+@pytest.mark.parametrize("case", INVALID_PICTURES)
+def test_an_invalid_picture_is_refused_in_one_line(case, tmp_path):
+    content, expected = INVALID_PICTURES[case]
     with pytest.raises(FmnistError, match=expected) as caught:
         photo.read(content, "upload")
     assert str(caught.value).startswith("upload ")
@@ -256,19 +254,19 @@ def test_bad_pictures_are_one_line(case, tmp_path):
 
 
 @pytest.mark.parametrize("error", [struct.error("bad"), RuntimeError("Security limit exceeded")])
-def test_whatever_a_decoder_raises_is_one_line(monkeypatch, error):
+def test_any_error_of_a_decoder_becomes_one_line(monkeypatch, error):
     def fail(_):
         raise error
 
     monkeypatch.setattr(photo.ImageOps, "exif_transpose", fail)
     with pytest.raises(FmnistError, match=r"upload cannot be read as a picture \(.*\); it may be damaged"):
-        photo.read(WHOLE, "upload")
+        photo.read(VALID_JPEG, "upload")
 
 
-def test_heic_is_read_upright(tmp_path):
-    """As iPhones write it: stored as it was taken, with the turn beside it."""
+def test_heic_is_rotated_by_its_exif(tmp_path):
+    """An iPhone stores the picture as the sensor sees it, and the rotation as EXIF."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[EXIF_ORIENTATION] = 6
     picture = Image.fromarray(np.zeros((60, 90, 3), np.uint8))
     picture.paste((250, 250, 250), (0, 0, 30, 30))
     path = tmp_path / "IMG_0001.HEIC"
@@ -279,20 +277,20 @@ def test_heic_is_read_upright(tmp_path):
     assert np.asarray(upright)[15, 15].max() < 10
 
 
-def test_heic_without_its_reader_says_what_brings_it(monkeypatch):
+def test_the_error_for_heic_without_its_decoder_names_the_package(monkeypatch):
     monkeypatch.setattr("fmnist.inference.photo.find_spec", lambda name: None)
-    with pytest.raises(FmnistError, match=r"looks like HEIC; `pip install 'fmnist\[heic\]'` brings"):
+    with pytest.raises(FmnistError, match=r"looks like HEIC; `pip install 'fmnist\[heic\]'` installs"):
         photo.read(heic(textured((9, 9, 9))), "upload")
 
 
-def test_files_that_are_none(tmp_path):
+def test_a_path_that_is_no_usable_file_is_refused(tmp_path):
     (tmp_path / "large.jpg").write_bytes(b"")
     with (tmp_path / "large.jpg").open("r+b") as file:
         file.truncate(photo.MAX_BYTES + 1)
     for path, expected in [
-        (tmp_path, "is a folder"),
-        (tmp_path / "none.jpg", "check the name"),
-        (tmp_path / "large.jpg", "expected a picture of at most"),
+        (tmp_path, "is a folder; expected a regular file"),
+        (tmp_path / "none.jpg", "is missing; name a picture file"),
+        (tmp_path / "large.jpg", "bytes; expected at most"),
     ]:
         with pytest.raises(FmnistError, match=expected):
             photo.read(path)

@@ -1,90 +1,97 @@
-"""Is it one of the classes, and which: the score behind "not sure"."""
+"""The rejection rule, on clusters of artificial features."""
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
-from fmnist.inference.rejection import QUANTILE, Acceptance, sureness
+from fmnist.errors import FmnistError
+from fmnist.inference.rejection import THRESHOLD_QUANTILE, RejectionRule, entropy_confidence
+from fmnist.runs.schemas import RejectionRuleRecord
 
 NUM_CLASSES, WIDTH = 5, 12
 
 
 @pytest.fixture(scope="module")
-def clouds():
-    """Features of five classes, each a cloud of its own, and the clouds' centres."""
+def clusters():
+    """Features of five classes, their labels, and the centers of the classes."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(0, 6, (NUM_CLASSES, WIDTH))
+    centers = rng.normal(0, 6, (NUM_CLASSES, WIDTH))
     labels = np.arange(2_000) % NUM_CLASSES
-    return centres[labels] + rng.normal(0, 1, (2_000, WIDTH)), labels, centres
+    return centers[labels] + rng.normal(0, 1, (2_000, WIDTH)), labels, centers
 
 
 @pytest.fixture(scope="module")
-def acceptance(clouds):
-    features, labels, _ = clouds
-    fitted = Acceptance.fit(features[:1_000], labels[:1_000])
+def rule(clusters):
+    features, labels, _ = clusters
+    fitted = RejectionRule.fit(features[:1_000], labels[:1_000])
     return fitted.calibrated(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:])
 
 
-def test_the_middle_of_everything_is_less_typical_than_each_class(acceptance, clouds):
-    _, _, centres = clouds
-    assert (acceptance.typicality(centres) > acceptance.typicality(centres.mean(axis=0, keepdims=True))).all()
-    assert acceptance.likeness(centres).min() > 0.9
-    assert acceptance.likeness(centres.mean(axis=0, keepdims=True)) < 0.1
+def test_class_centers_are_more_typical_than_their_mean(rule, clusters):
+    _, _, centers = clusters
+    mean = centers.mean(axis=0, keepdims=True)
+    assert (rule.relative_mahalanobis(centers) > rule.relative_mahalanobis(mean)).all()
+    assert rule.in_distribution_probability(centers).min() > 0.9
+    assert rule.in_distribution_probability(mean) < 0.1
 
 
-def test_the_threshold_is_the_quantile_of_held_out_scores(acceptance, clouds):
-    features, labels, _ = clouds
-    scores = acceptance.score(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:])
-    assert np.mean(scores < acceptance.threshold) == pytest.approx(QUANTILE, abs=0.005)
+def test_threshold_is_a_quantile_of_the_validation_confidence(rule, clusters):
+    features, labels, _ = clusters
+    confidence = rule.confidence(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:])
+    assert np.mean(confidence < rule.threshold) == pytest.approx(THRESHOLD_QUANTILE, abs=0.005)
 
 
-def test_scale_and_origin_of_the_features_do_not_matter(clouds, acceptance):
-    features, labels, _ = clouds
+def test_scale_and_offset_of_the_features_do_not_matter(clusters, rule):
+    features, labels, _ = clusters
     rng = np.random.default_rng(1)
     moved = 3 * features + rng.normal(size=WIDTH)
-    fitted = Acceptance.fit(moved[:1_000], labels[:1_000])
-    np.testing.assert_allclose(fitted.typicality(moved), acceptance.typicality(features), rtol=1e-6)
+    fitted = RejectionRule.fit(moved[:1_000], labels[:1_000])
+    np.testing.assert_allclose(fitted.relative_mahalanobis(moved), rule.relative_mahalanobis(features), rtol=1e-6)
 
 
-def test_an_answer_is_doubted_for_either_half(acceptance, clouds):
-    _, _, centres = clouds
-    sure = np.eye(NUM_CLASSES)[:1]
-    torn = np.array([[0.5, 0.5, 0, 0, 0]])
-    at_home, between = centres[:1], centres.mean(axis=0, keepdims=True)
-    assert acceptance.score(sure, at_home) >= acceptance.threshold
-    assert acceptance.score(torn, at_home) < acceptance.threshold
-    assert acceptance.score(sure, between) < acceptance.threshold
+def test_confidence_needs_typical_features_and_certain_probabilities(rule, clusters):
+    _, _, centers = clusters
+    certain = np.eye(NUM_CLASSES)[:1]
+    uncertain = np.array([[0.5, 0.5, 0, 0, 0]])
+    typical, atypical = centers[:1], centers.mean(axis=0, keepdims=True)
+    assert rule.confidence(certain, typical) >= rule.threshold
+    assert rule.confidence(uncertain, typical) < rule.threshold
+    assert rule.confidence(certain, atypical) < rule.threshold
 
 
-def test_sureness_goes_from_none_to_all():
+def test_entropy_confidence_is_0_for_a_uniform_distribution_and_1_for_certainty():
     probabilities = np.array([[0.25] * 4, [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
-    np.testing.assert_allclose(sureness(probabilities), [0, 0.5, 1], atol=1e-6)
+    np.testing.assert_allclose(entropy_confidence(probabilities), [0, 0.5, 1], atol=1e-6)
 
 
-def test_it_survives_the_manifest(acceptance, clouds):
-    features, labels, _ = clouds
-    read = Acceptance.from_json(json.loads(json.dumps(acceptance.to_json())))
+def test_a_rule_survives_the_manifest(rule, clusters):
+    features, labels, _ = clusters
+    record = msgspec.convert(json.loads(json.dumps(rule.to_record().to_json())), RejectionRuleRecord)
+    loaded = RejectionRule.from_record(record)
+    assert loaded.to_record() == rule.to_record()
     probabilities = np.eye(NUM_CLASSES)[labels]
     np.testing.assert_allclose(
-        read.score(probabilities, features), acceptance.score(probabilities, features), atol=1e-4
+        loaded.confidence(probabilities, features), rule.confidence(probabilities, features), atol=1e-4
     )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("projection", [[1.0]]), ("projection", []), ("class_centres", [[1, 2], [3]]), ("low", None), ("low", [1.0]),
-     ("variance", ["a"]), ("threshold", float("nan")), ("centre", 3.0)],
+    [("projection", [[1.0]]), ("projection", []), ("class_means", [[1, 2], [3]]), ("midpoint", None),
+     ("midpoint", [1.0]), ("variance", ["a"]), ("variance", [0.0] * 4), ("scale", 0.0), ("threshold", float("nan")),
+     ("mean", 3.0)],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(acceptance, name, value):
-    with pytest.raises((TypeError, ValueError)):
-        Acceptance.from_json({**acceptance.to_json(), name: value})
+def test_an_invalid_record_is_refused(rule, name, value):
+    with pytest.raises((msgspec.ValidationError, FmnistError)):
+        msgspec.convert({**rule.to_record().to_json(), name: value}, RejectionRuleRecord)
 
 
 def test_two_classes_are_enough():
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     features = rng.normal(size=(200, 3)) + 5 * labels[:, np.newaxis]
-    fitted = Acceptance.fit(features, labels).calibrated(np.eye(2)[labels], features)
+    fitted = RejectionRule.fit(features, labels).calibrated(np.eye(2)[labels], features)
     assert fitted.projection.shape == (3, 1)
-    assert np.isfinite(fitted.score(np.eye(2)[labels], features)).all()
+    assert np.isfinite(fitted.confidence(np.eye(2)[labels], features)).all()

@@ -1,11 +1,12 @@
-"""A process that has everything imported, and forks trainers to be killed: python crashing.py DATA.
+"""Fork training processes that are killed: python crashing.py DATA.
 
-Importing TensorFlow takes longer than all the training here, so one process does it and a fork of it, which is a
-process of its own, trains by the real trainer. The fork comes before TensorFlow starts a thread.
+Importing TensorFlow takes longer than the training here. So this process imports it once, and each fork of it is a
+separate process that trains with the package's own code. It forks before TensorFlow starts a thread.
 
-Each line of stdin asks for one trainer: `{"run": FOLDER, "after": SECONDS}` kills it from outside after that time,
-`{"run": FOLDER, "fault": [OPERATION, FILE, COUNT]}` has it kill itself at the given write, sync or renaming of a file
-whose name begins so. With neither it comes to its end. The answer is `{"status": EXIT STATUS, "seconds": TIME}`.
+Each line of stdin requests a training: `{"run": FOLDER, "after": SECONDS}` kills it from outside after that time,
+`{"run": FOLDER, "fault": [OPERATION, FILE, COUNT]}` lets it kill itself at the COUNT-th write, sync or rename of a file
+whose name begins with FILE. Without either, it trains to the end. Each line of stdout is a result:
+`{"status": EXIT STATUS, "seconds": TIME}`.
 """
 
 import io
@@ -20,18 +21,21 @@ from pathlib import Path
 import keras
 
 import fmnist
-from fmnist.config import CENTRE, Config
+from fmnist.config import IDENTITY_VIEW, Config
 from fmnist.data.dataset import Dataset
-from fmnist.models import networks as model
 from fmnist.models.layers import FusedBatchNormalization
+from fmnist.models.networks import NETWORKS
 from fmnist.training import train as training
 
-CONFIG = Config.from_preset("fast", epochs=4, batch_size=64, views=(CENTRE,), cutmix=0.5, seed=7)
-"""The trainer, the optimizer and the choice of images of `fast`, and the mixing of `best`."""
+CONFIG = Config.from_preset("fast", epochs=4, batch_size=64, tta_views=(IDENTITY_VIEW,), cutmix=0.5, seed=7)
+"""The optimizer and the hard examples of `fast`, and the CutMix of `best`."""
 
 
-def network(num_classes: int) -> keras.Sequential:
-    """As small as it can be with all that has a state: normalisation, dropout, a kernel for Muon, a bias for Adam."""
+def small_network(num_classes: int) -> keras.Sequential:
+    """Build a small network with everything that has a state.
+
+    These are normalization, dropout, a kernel for Muon and a bias for Adam.
+    """
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -49,50 +53,52 @@ def network(num_classes: int) -> keras.Sequential:
 
 
 def train(folder: Path, dataset: Dataset) -> None:
-    """Begin a run, or go on with it."""
+    """Start a run, or resume it."""
     if (folder / "config.json").exists():
         training.resume(folder, dataset=dataset)
     else:
         training.train(CONFIG, dataset=dataset, folder=folder)
 
 
-class KillAt:
-    """Have this process killed at the count-th time that an atomic write of a file comes to an operation."""
+class Fault:
+    """Kill this process when an atomic write of a file reaches an operation for the COUNT-th time."""
 
     def __init__(self, operation: str, file: str, count: int):
         self.operation, self.file, self.count = operation, file, count
-        self.written, self.is_renamed = "", False
-        self.open, self.fsync, self.replace = Path.open, os.fsync, os.replace
+        self.current_file, self.is_renamed = "", False
+        self.path_open, self.os_fsync, self.os_replace = Path.open, os.fsync, os.replace
 
-        def opened(path, *arguments, **options):
-            return self.opened(path, *arguments, **options)
+        def path_open(path, *arguments, **options):
+            return self.open(path, *arguments, **options)
 
-        Path.open, os.fsync, os.replace = opened, self.synced, self.replaced
+        Path.open, os.fsync, os.replace = path_open, self.fsync, self.replace
 
-    def meet(self, operation: str) -> bool:
-        self.count -= operation == self.operation and self.written.startswith(f".{self.file}")
-        return operation == self.operation and self.count == 0 and self.written.startswith(f".{self.file}")
+    def is_reached(self, operation: str) -> bool:
+        if operation != self.operation or not self.current_file.startswith(f".{self.file}"):
+            return False
+        self.count -= 1
+        return self.count == 0
 
-    def opened(self, path, mode="r", *arguments, **options):
+    def open(self, path, mode="r", *arguments, **options):
         if mode != "xb":
-            return self.open(path, mode, *arguments, **options)
-        self.written, self.is_renamed = path.name, False
-        return Halving(io.FileIO(path, "xb")) if self.meet("write") else self.open(path, "xb")
+            return self.path_open(path, mode, *arguments, **options)
+        self.current_file, self.is_renamed = path.name, False
+        return Halving(io.FileIO(path, "xb")) if self.is_reached("write") else self.path_open(path, "xb")
 
-    def synced(self, descriptor):
-        if self.meet("sync the folder" if self.is_renamed else "sync"):
+    def fsync(self, descriptor):
+        if self.is_reached("sync the folder" if self.is_renamed else "sync"):
             die()
-        self.fsync(descriptor)
+        self.os_fsync(descriptor)
 
-    def replaced(self, *arguments):
-        if self.meet("rename"):
+    def replace(self, *arguments):
+        if self.is_reached("rename"):
             die()
-        self.replace(*arguments)
+        self.os_replace(*arguments)
         self.is_renamed = True
 
 
 class Halving(io.BufferedWriter):
-    """A file that gets half of what is written, as at a loss of power."""
+    """A file that gets only half of its content, as in a power failure."""
 
     def write(self, content):
         super().write(content[: len(content) // 2])
@@ -105,33 +111,34 @@ def die() -> None:
 
 
 def main() -> None:
-    """Serve until stdin ends."""
-    model.BUILDERS[CONFIG.network] = network
+    """Process requests until stdin ends."""
+    NETWORKS[CONFIG.network] = small_network
     dataset = fmnist.load(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w")
-    print(json.dumps({"threads": threading.active_count()}), file=answers, flush=True)
+    results = os.fdopen(os.dup(1), "w")
+    print(json.dumps({"threads": threading.active_count()}), file=results, flush=True)
     for line in sys.stdin:
-        wanted = json.loads(line)
+        request = json.loads(line)
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            log = os.open(Path(wanted["run"]).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(Path(request["run"]).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            if fault := wanted.get("fault"):
-                KillAt(*fault)
+            if fault := request.get("fault"):
+                Fault(*fault)
             try:
-                train(Path(wanted["run"]), dataset)
+                train(Path(request["run"]), dataset)
             except BaseException as error:
                 os.write(2, repr(error).encode())
                 os._exit(1)
             os._exit(0)
-        if (after := wanted.get("after")) is not None:
+        if (after := request.get("after")) is not None:
             time.sleep(after)
-            os.kill(child, signal.SIGKILL)  # a zombie at worst: it is waited for below alone
+            # The process id is still that of the child, because only the call below waits for it.
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        answer = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
-        print(json.dumps(answer), file=answers, flush=True)
+        result = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
+        print(json.dumps(result), file=results, flush=True)
 
 
 main()

@@ -1,4 +1,4 @@
-"""Runs that are killed with SIGKILL, again and again, and end as if nothing had happened."""
+"""Runs that are killed with SIGKILL repeatedly have the same result as a run that is not."""
 
 import itertools
 import json
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist.data import formats as idx
-from fmnist.runs import run as runs
+from fmnist.runs.run import open_run
 
 log = logging.getLogger(__name__)
 
@@ -23,77 +22,78 @@ FILES = (
 )  # fmt: skip
 OPERATIONS = ("write", "sync", "rename", "sync the folder")
 AFTER_AN_EPOCH = {("weights.safetensors", "write"), ("history.csv", "write")}
-"""These files are written when a run is taken up, and again when an epoch is over, which two of the kills wait for."""
+"""A resumed run writes these files when it starts and after each epoch. Two of the kills are at the second write."""
 KILLED = -9
 
 
-class Trainers:
-    """Processes that train, each to be killed or not; see crashing.py."""
+class Trainer:
+    """Starts trainings, and kills them on request; see crashing.py."""
 
     def __init__(self, data: Path):
         command = [sys.executable, Path(__file__).parent / "crashing.py", data]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert json.loads(self.process.stdout.readline()) == {"threads": 1}
 
-    def run(self, folder: Path, **wanted) -> dict:
-        self.process.stdin.write(json.dumps({"run": str(folder), **wanted}) + "\n")
+    def train(self, folder: Path, **options) -> dict:
+        """Start or resume a run, and wait until its process has ended. Options as in crashing.py."""
+        self.process.stdin.write(json.dumps({"run": str(folder), **options}) + "\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        assert answer["status"] in {0, KILLED}, folder.with_suffix(".log").read_text()
-        return answer
+        result = json.loads(self.process.stdout.readline())
+        assert result["status"] in {0, KILLED}, folder.with_suffix(".log").read_text()
+        return result
 
 
 @pytest.fixture(scope="module")
-def trainers(small_folder):
-    trainers = Trainers(small_folder)
-    yield trainers
-    trainers.process.stdin.close()
-    trainers.process.stdout.close()
-    assert trainers.process.wait(60) == 0
+def trainer(small_folder):
+    trainer = Trainer(small_folder)
+    yield trainer
+    trainer.process.stdin.close()
+    trainer.process.stdout.close()
+    assert trainer.process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
-def reference(trainers, tmp_path_factory):
-    """What a run that nobody kills leaves, and how long it takes."""
+def reference(trainer, tmp_path_factory):
+    """The content of a run that was not killed, and its duration in seconds."""
     folder = tmp_path_factory.mktemp("reference") / "run"
-    answer = trainers.run(folder)
-    assert answer["status"] == 0
-    return result(folder), answer["seconds"]
+    result = trainer.train(folder)
+    assert result["status"] == 0
+    return content(folder), result["seconds"]
 
 
-def result(folder: Path) -> dict:
-    """What must be the same to the bit: weights, history but for the time, and that nothing is left lying about."""
-    run = runs.open_run(folder)
-    assert run.is_complete
+def content(folder: Path) -> dict:
+    """Return what has to be the same: the weights bit for bit, the history without durations, the names of files."""
+    run = open_run(folder)
+    assert run.status == "finished"
     return {
-        "weights": idx.sha256(run.weights_path.read_bytes()),
+        "weights": run.weights_path.read_bytes(),
         "history": [{**row, "seconds": None} for row in run.history()],
         "files": sorted(path.name for path in folder.iterdir()),
     }
 
 
-def test_a_run_killed_at_any_moment_ends_the_same(trainers, reference, tmp_path):
+def test_run_killed_at_random_times_has_the_same_result(trainer, reference, tmp_path):
     expected, seconds = reference
     seed = secrets.randbelow(2**32)
-    log.warning("moments drawn by seed %d, up to %.1f s", seed, seconds)
-    moments = random.Random(seed)
+    log.warning("times drawn with seed %d, up to %.1f s", seed, seconds)
+    times = random.Random(seed)
     num_kills = num_runs = 0
     while num_kills < NUM_KILLS:
         num_runs += 1
         folder = tmp_path / f"run{num_runs}"
-        while trainers.run(folder, after=moments.uniform(0, 0.9 * seconds))["status"] == KILLED:
+        while trainer.train(folder, after=times.uniform(0, 0.9 * seconds))["status"] == KILLED:
             num_kills += 1
             if num_kills >= NUM_KILLS:
-                trainers.run(folder)
+                trainer.train(folder)
                 break
-        assert result(folder) == expected, f"seed {seed}, kill {num_kills}"
+        assert content(folder) == expected, f"seed {seed}, kill {num_kills}"
     log.warning("%d kills in %d runs", num_kills, num_runs)
 
 
-def test_a_run_killed_at_each_write_sync_and_renaming_ends_the_same(trainers, reference, tmp_path):
+def test_run_killed_at_each_write_sync_and_rename_has_the_same_result(trainer, reference, tmp_path):
     folder = tmp_path / "run"
     for file, operation in itertools.product(FILES, OPERATIONS):
         count = 2 if (file, operation) in AFTER_AN_EPOCH else 1
-        assert trainers.run(folder, fault=(operation, file, count))["status"] == KILLED, (operation, file)
-    assert trainers.run(folder)["status"] == 0
-    assert result(folder) == reference[0]
+        assert trainer.train(folder, fault=(operation, file, count))["status"] == KILLED, (operation, file)
+    assert trainer.train(folder)["status"] == 0
+    assert content(folder) == reference[0]

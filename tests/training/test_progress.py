@@ -1,4 +1,4 @@
-"""Watching a run: the live figure of a notebook and the progress bar of a terminal."""
+"""Progress of a training: the live figure in a notebook and the progress bar in a terminal."""
 
 import io
 import logging
@@ -8,54 +8,54 @@ import pytest
 from rich.console import Console
 
 from fmnist import plots
-from fmnist.training import progress as live
+from fmnist.training.progress import LiveCurves, ProgressBar
 
 LOGS = {"loss": 0.5, "accuracy": 0.9, "precision": 0.95, "recall": 0.85}
 EPOCH_LOGS = {**LOGS, **{f"val_{name}": value for name, value in LOGS.items()}}
 
 
-class Handle:
-    """Stands for a notebook's cell and counts what is shown in it."""
+class DisplayHandle:
+    """Replaces IPython's `display` and the handle that it returns, and collects the pictures."""
 
     def __init__(self):
-        self.shown = []
+        self.pictures = []
 
     def display(self, picture, display_id):
         assert display_id
-        self.shown.append(picture)
+        self.pictures.append(picture)
         return self
 
     def update(self, picture):
-        self.shown.append(picture)
+        self.pictures.append(picture)
 
 
-def test_the_figure_is_drawn_once_and_then_redrawn_every_epoch(monkeypatch):
-    handle = Handle()
+def test_figure_is_replaced_after_every_epoch(monkeypatch):
+    handle = DisplayHandle()
     monkeypatch.setattr(IPython.display, "display", handle.display)
-    curves = live.LiveCurves()
+    curves = LiveCurves()
     curves.on_train_begin()
     for epoch in range(3):
         curves.on_epoch_end(epoch, EPOCH_LOGS)
-    assert len(handle.shown) == 3
-    assert len({picture.data for picture in handle.shown}) == 3
+    assert len(handle.pictures) == 3
+    assert len({picture.data for picture in handle.pictures}) == 3
     assert [row["epoch"] for row in curves.history] == [1, 2, 3]
 
 
-def test_a_figure_that_fails_is_reported_and_training_goes_on(monkeypatch, caplog):
+def test_failed_figure_is_logged(monkeypatch, caplog):
     def fail(_):
-        raise RuntimeError("no fonts today")
+        raise RuntimeError("no fonts")
 
     monkeypatch.setattr(plots, "training_curves", fail)
     with caplog.at_level(logging.WARNING, "fmnist"):
-        live.LiveCurves().on_epoch_end(0, EPOCH_LOGS)
-    assert "no fonts today" in caplog.text
+        LiveCurves().on_epoch_end(0, EPOCH_LOGS)
+    assert "the curves could not be drawn, training continues: RuntimeError: no fonts" in caplog.text
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_bar_shows_the_time_left_and_the_last_values(width):
+def test_bar_shows_the_remaining_time_and_the_latest_metrics(width):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, color_system=None)
-    with live.ProgressBar(console) as bar:
+    with ProgressBar(console) as bar:
         bar.set_params({"epochs": 2, "steps": 10})
         bar.on_train_begin()
         bar.on_epoch_begin(0)
@@ -70,9 +70,9 @@ def test_the_bar_shows_the_time_left_and_the_last_values(width):
     assert "validation  loss 0.5000" in text
 
 
-def test_without_a_terminal_there_are_only_lines():
+def test_console_without_a_terminal_gets_lines_only():
     screen = io.StringIO()
-    with live.ProgressBar(Console(file=screen, width=80)) as bar:
+    with ProgressBar(Console(file=screen, width=80)) as bar:
         bar.set_params({"epochs": 1, "steps": 1})
         bar.on_train_begin()
         bar.on_epoch_begin(0)

@@ -1,6 +1,7 @@
-"""Where Fashion-MNIST can come from, and how it gets to where Keras looks.
+"""Find or download Fashion-MNIST, verify it, and store it where Keras looks for it.
 
-Each source is tried in turn; nothing is believed but the SHA-256 of the decompressed bytes.
+The sources are tried in order. Files are verified by the SHA-256 of their decompressed bytes: mirrors compress the same
+content differently, so the hash of a `.gz` file proves nothing.
 """
 
 import itertools
@@ -14,9 +15,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from fmnist import atomic
-from fmnist.data import formats as idx
+from fmnist.data.formats import DamagedFileError, read_idx
 from fmnist.errors import FmnistError
+from fmnist.files import sha256, write_atomic
 
 log = logging.getLogger("fmnist")
 
@@ -26,32 +27,35 @@ FILES: dict[str, str] = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""The four files of the data set, and the SHA-256 of each once decompressed."""
+"""The four files of the data set with the SHA-256 of their decompressed bytes."""
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets"
 TIMEOUT_SECONDS = 10
-"""Without progress, a download is given up after this long."""
+"""A download that receives nothing for this long is given up."""
+APT_TIMEOUT_SECONDS = 600
+"""Limit for one apt-get or dpkg-deb command; the package has 31 MB."""
+CHUNK_BYTES = 2**16
 
 
 def keras_folder() -> Path:
-    """Give the folder in which `keras.datasets.fashion_mnist.load_data()` looks, by Keras' own rules."""
+    """Return the folder where `keras.datasets.fashion_mnist.load_data()` looks, following Keras' rules."""
     base = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        log.warning("%s cannot be made (%s)", base, error.strerror)
+        log.warning("%s cannot be created (%s)", base, error.strerror)
     if not os.access(base, os.W_OK):
         base = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
     return base / "datasets" / "fashion-mnist"
 
 
 def read_verified(folder: Path) -> dict[str, bytes]:
-    """Read the four files of a folder and hold them against the known hashes.
+    """Read the four files of a folder and check them against the known hashes.
 
     Returns:
-        File name (without `.gz`) to decompressed bytes.
+        File names (without `.gz`) with their decompressed bytes.
 
     Raises:
         FmnistError: naming the first file that is missing, damaged or not Fashion-MNIST.
@@ -59,26 +63,26 @@ def read_verified(folder: Path) -> dict[str, bytes]:
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)
     except FileNotFoundError as error:
-        raise FmnistError(f"{folder} is not there") from error
+        raise FmnistError(f"{folder} does not exist") from error
     except OSError as error:
-        raise FmnistError(f"{folder} cannot be entered ({error.strerror})") from error
+        raise FmnistError(f"{folder} cannot be read ({error.strerror})") from error
     if not is_folder:
-        raise FmnistError(f"{folder} is no folder")
-    return {name: _read_one(folder, name) for name in FILES}
+        raise FmnistError(f"{folder} is not a folder")
+    return {name: _read_verified_file(folder, name) for name in FILES}
 
 
-def _read_one(folder: Path, name: str) -> bytes:
+def _read_verified_file(folder: Path, name: str) -> bytes:
     path = folder / f"{name}.gz"
-    content = idx.read(path)
-    if idx.sha256(content) != FILES[name]:
-        raise idx.DamagedFileError(
-            f"{path} is not Fashion-MNIST's {name} (its SHA-256 differs; MNIST digits have the same form)"
+    content = read_idx(path)
+    if sha256(content) != FILES[name]:
+        raise DamagedFileError(
+            f"{path} is not Fashion-MNIST's {name} (its SHA-256 differs; MNIST digits have the same format)"
         )
     return content
 
 
 NewFolder = Callable[[], Path]
-"""Makes an empty folder that is gone when the data has been loaded."""
+"""Creates an empty temporary folder, which is removed when the data has been loaded."""
 
 
 def _in_keras_cache(_: NewFolder) -> Path:
@@ -90,22 +94,22 @@ def _in_debian_folder(_: NewFolder) -> Path:
 
 
 def _download_as_keras_does(new_folder: NewFolder) -> Path:
-    import pooch
-    import requests
+    try:
+        import requests
+    except ImportError as error:
+        raise FmnistError("the package requests is not installed; `pip install 'fmnist[train]'` installs it") from error
 
-    # Only the errors that it raises are wanted, not its own report of each file.
-    pooch.get_logger().setLevel("ERROR")
     folder = new_folder()
     try:
         for name in FILES:
             log.info("downloading %s.gz", name)
-            pooch.retrieve(
-                f"{KERAS_URL}/{name}.gz",
-                known_hash=None,
-                fname=f"{name}.gz",
-                path=folder,
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS),
-            )
+            with (
+                requests.get(f"{KERAS_URL}/{name}.gz", stream=True, timeout=TIMEOUT_SECONDS) as response,
+                (folder / f"{name}.gz").open("wb") as file,
+            ):
+                response.raise_for_status()
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    file.write(chunk)
     except requests.Timeout as error:
         raise FmnistError(f"no answer within {TIMEOUT_SECONDS} s") from error
     except requests.ConnectionError as error:
@@ -118,37 +122,38 @@ def _download_as_keras_does(new_folder: NewFolder) -> Path:
 def _unpack_debian_package(new_folder: NewFolder) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise FmnistError("no apt-get on this machine")
-    private = new_folder()
-    # apt drops to a user of its own to download; the folder must let that user in.
-    private.chmod(0o755)
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (private / folder).mkdir(parents=True)
-    quick = ["-qq", "-o", f"Acquire::http::Timeout={TIMEOUT_SECONDS}", "-o", "Acquire::Retries=0"]
-    own_lists = ["-o", f"Dir::State::Lists={private}/lists", "-o", f"Dir::Cache={private}/cache"]
-    log.info("fetching the Debian package %s", DEBIAN_PACKAGE)
+    folder = new_folder()
+    # apt-get downloads as the user _apt, who needs access to the folder.
+    folder.chmod(0o755)
+    for subfolder in ("lists/partial", "cache/archives/partial"):
+        (folder / subfolder).mkdir(parents=True)
+    fail_fast = ["-qq", "-o", f"Acquire::http::Timeout={TIMEOUT_SECONDS}", "-o", "Acquire::Retries=0"]
+    own_lists = ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+    log.info("downloading the Debian package %s", DEBIAN_PACKAGE)
     try:
         try:
-            _run(["apt-get", *quick, "download", DEBIAN_PACKAGE], private)
+            _run(["apt-get", *fail_fast, "download", DEBIAN_PACKAGE], folder)
         except FmnistError:
-            _run(["apt-get", *quick, *own_lists, "update"], private)
-            _run(["apt-get", *quick, *own_lists, "download", DEBIAN_PACKAGE], private)
-        (package,) = private.glob(f"{DEBIAN_PACKAGE}_*.deb")
-        _run(["dpkg-deb", "-x", str(package), str(private / "root")], private)
+            _run(["apt-get", *fail_fast, *own_lists, "update"], folder)
+            _run(["apt-get", *fail_fast, *own_lists, "download", DEBIAN_PACKAGE], folder)
+        (package,) = folder.glob(f"{DEBIAN_PACKAGE}_*.deb")
+        _run(["dpkg-deb", "-x", str(package), str(folder / "root")], folder)
     except ValueError as error:
-        raise FmnistError(f"apt-get gave no package {DEBIAN_PACKAGE}") from error
-    return private / "root" / DEBIAN_FOLDER.relative_to("/")
+        raise FmnistError(f"apt-get downloaded no package {DEBIAN_PACKAGE}") from error
+    return folder / "root" / DEBIAN_FOLDER.relative_to("/")
 
 
 def _run(command: list[str], folder: Path) -> None:
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=600, check=False
-        )
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=APT_TIMEOUT_SECONDS,
+            check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise FmnistError(f"{command[0]} took longer than 10 minutes") from error
+        raise FmnistError(f"{command[0]} took longer than {APT_TIMEOUT_SECONDS} s") from error
     if done.returncode != 0:
-        complaint = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        raise FmnistError(f"{command[0]} failed: {complaint}")
+        first_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        raise FmnistError(f"{command[0]} failed: {first_line}")
 
 
 SOURCES: dict[str, Callable[[NewFolder], Path]] = {
@@ -157,19 +162,19 @@ SOURCES: dict[str, Callable[[NewFolder], Path]] = {
     "Keras' download": _download_as_keras_does,
     "Debian's package": _unpack_debian_package,
 }
-"""In the order in which they are tried: name to a function that gives the files' folder."""
+"""Name of each source, and a function that returns the folder with its files. In the order in which they are tried."""
 
 
 def load_verified() -> tuple[dict[str, bytes], str]:
-    """Get the four files from the first source that holds them intact, and leave them in Keras' cache.
+    """Load the four files from the first source that has them intact, and store them in Keras' cache.
 
-    A file in the cache that is damaged or foreign is set aside under a name ending in `.damaged`.
+    A file in the cache that is damaged, or part of another data set, is renamed to a name ending in `.damaged`.
 
     Returns:
-        File name to decompressed bytes, and the name of the source.
+        File names (without `.gz`) with their decompressed bytes, and the name of the source.
 
     Raises:
-        FmnistError: if no source has them; the message lists what was tried, and the mend.
+        FmnistError: if no source has them. The message lists what was tried and what to do.
     """
     tried = []
     with ExitStack() as stack:
@@ -184,7 +189,7 @@ def load_verified() -> tuple[dict[str, bytes], str]:
             except FmnistError as error:
                 tried.append(f"{source} ({error})")
                 if locate is _in_keras_cache:
-                    _set_damaged_files_aside()
+                    _rename_damaged_files()
                 continue
             if locate is not _in_keras_cache:
                 _fill_keras_cache(folder)
@@ -195,37 +200,39 @@ def load_verified() -> tuple[dict[str, bytes], str]:
     )
 
 
-def _set_damaged_files_aside() -> None:
+def _rename_damaged_files() -> None:
     folder = keras_folder()
     for name in FILES:
         path = folder / f"{name}.gz"
         if not os.path.lexists(path):
             continue
         try:
-            _read_one(folder, name)
-        except idx.DamagedFileError as error:
-            log.warning("%s; it is set aside as %s.damaged", error, path.name)
+            _read_verified_file(folder, name)
+        except DamagedFileError as error:
+            new_path = _unused_path(path)
             try:
-                os.replace(path, _free_name(path))
+                os.replace(path, new_path)
             except OSError as failure:
-                log.warning("%s cannot be set aside (%s); it is not used", path, failure.strerror)
+                log.warning("%s is not used and cannot be renamed (%s): %s", path, failure.strerror, error)
+            else:
+                log.warning("%s is renamed to %s: %s", path, new_path.name, error)
         except FmnistError as error:
-            log.warning("%s; it is left as it is, and not used", error)
+            log.warning("%s is not used: %s", path, error)
 
 
-def _free_name(path: Path) -> Path:
+def _unused_path(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.damaged{number or ''}") for number in itertools.count())
     return next(name for name in names if not os.path.lexists(name))
 
 
 def _fill_keras_cache(folder: Path) -> None:
-    """Copy what is missing, each file in one atomic step; a cache that cannot be written is no failure."""
+    """Copy the missing files, each in one atomic step. Failing to write the cache is only a warning."""
     cache = keras_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             target = cache / f"{name}.gz"
             if not os.path.lexists(target):
-                atomic.write(target, (folder / target.name).read_bytes())
+                write_atomic(target, (folder / target.name).read_bytes())
     except OSError as error:
-        log.warning("Keras' cache %s cannot be filled (%s); the data is used all the same", cache, error.strerror)
+        log.warning("Keras' cache %s cannot be written (%s); the data is used without it", cache, error.strerror)

@@ -1,144 +1,158 @@
-"""The IDX file format: bytes, checked, into arrays."""
+"""The IDX file format: read, check and parse files of images and labels."""
 
 import errno
 import gzip
-import hashlib
 import io
-import stat
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
+from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
-
-
-class DamagedFileError(FmnistError):
-    """A file could be read, but its content is not what it should be."""
-
+from fmnist.files import UnsuitableFileError, read_bounded
 
 IMAGE_MAGIC = 0x00000803
 LABEL_MAGIC = 0x00000801
-IMAGE_SIZE = 28
-MAX_DEFLATE_RATIO = 1032
-"""No deflate stream grows by more than this when it is unpacked (zlib's technical notes)."""
+IMAGE_HEADER_BYTES, LABEL_HEADER_BYTES = 16, 8
 MAX_IMAGES = 1_000_000
-"""The largest set of this form, EMNIST, has 814,255. A gzip bomb would have many more."""
+"""The largest data set in this format, EMNIST, has 814,255 images. A gzip bomb would declare many more."""
+MAX_FILE_BYTES = 2**30
+"""Limit on disk: more than `MAX_IMAGES` images take even where gzip cannot compress them."""
+MAX_DEFLATE_RATIO = 1032
+"""Upper bound of the size of decompressed data over the size of its deflate stream (zlib's technical notes)."""
 CHUNK_BYTES = 2**20
+HINT = "restore it or use another folder"
 
 
-def read(path: Path) -> bytes:
-    """Read an IDX file, gzipped or plain, and check that its header and its length agree.
+class DamagedFileError(FmnistError):
+    """A file that can never be used as it is, unlike one that is missing or not readable at the moment."""
 
-    Memory is taken only for what is really there, never beyond what the header declares, and not at all if the file
-    on disk cannot hold so much.
+
+def read_idx(path: Path) -> bytes:
+    """Read an IDX file, gzipped or plain, and check that its size is the one its header declares.
+
+    Memory is bounded by the size on disk plus the size that the header declares. A header that declares more than the
+    file can hold is refused before the rest is decompressed.
 
     Args:
-        path: the file; it is unpacked if its name ends in `.gz`.
+        path: the file; it is decompressed if its name ends in `.gz`.
 
     Returns:
         The decompressed bytes, header included.
 
     Raises:
-        FmnistError: naming the file and what is wrong with it; a `DamagedFileError` if it is of no use to anybody.
+        DamagedFileError: if the file can never be used, naming the file and the problem.
+        FmnistError: if it is missing or not readable.
     """
+    stored = _read_stored(path)
+    if path.suffix == ".gz":
+        return _decompress(path, stored)
+    _check_size(path, len(stored), _declared_bytes(path, stored[:IMAGE_HEADER_BYTES], len(stored)))
+    return stored
+
+
+def _read_stored(path: Path) -> bytes:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
-            raise DamagedFileError(f"{path} is {kind}, where a file was expected")
-        size_on_disk = status.st_size
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
-            header = file.read(16)
-            expected = _expected_size(path, header)
-            if expected > size_on_disk * (MAX_DEFLATE_RATIO if path.suffix == ".gz" else 1):
-                raise DamagedFileError(
-                    f"{path} is truncated: its header promises {expected} bytes, more than it can hold"
-                )
-            content = _read_at_most(file, header, expected + 1)
-    except PermissionError as error:
-        raise FmnistError(f"{path} may not be read: permission denied") from error
+        return read_bounded(path, MAX_FILE_BYTES, HINT, follow_links=True)
+    except UnsuitableFileError as error:
+        raise DamagedFileError(str(error)) from error
+    except FmnistError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in {errno.ENOENT, errno.ELOOP} and path.is_symlink():
+            raise DamagedFileError(f"{path} is a symbolic link to a missing file; {HINT}") from error
+        raise
+
+
+def _decompress(path: Path, stored: bytes) -> bytes:
+    """Decompress no more than the header declares, because a small gzip file can expand without limit."""
+    try:
+        with cast(BinaryIO, gzip.GzipFile(fileobj=io.BytesIO(stored))) as file:
+            header = file.read(IMAGE_HEADER_BYTES)
+            declared = _declared_bytes(path, header, len(stored) * MAX_DEFLATE_RATIO)
+            content = _read_at_most(file, header, declared + 1)
     except EOFError as error:
-        raise DamagedFileError(f"{path} is truncated: its gzip stream stops short") from error
+        raise DamagedFileError(f"{path} is truncated: its gzip stream is incomplete") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DamagedFileError(f"{path} is damaged or no gzip file ({error})") from error
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ELOOP}:
-            if path.is_symlink():
-                raise DamagedFileError(f"{path} is a link that leads nowhere") from error
-            raise FmnistError(f"{path} is not there") from error
-        raise FmnistError(f"{path} cannot be read ({error.strerror or error})") from error
-    if len(content) != expected:
-        problem = "is truncated" if len(content) < expected else "has trailing bytes"
-        raise DamagedFileError(f"{path} {problem}: its header promises {expected} bytes")
+        raise DamagedFileError(f"{path} is damaged or not a gzip file ({error})") from error
+    _check_size(path, len(content), declared)
     return content
 
 
-def _read_at_most(file: BinaryIO, start: bytes, most: int) -> bytes:
-    """Read on piece by piece: asked for everything at once, a file takes the memory before it has the bytes."""
+def _read_at_most(file: BinaryIO, start: bytes, max_bytes: int) -> bytes:
+    """Read in chunks: a single read of `max_bytes` would allocate all of it before the data is known to exist."""
     content = io.BytesIO()
     content.write(start)
-    while piece := file.read(max(0, min(CHUNK_BYTES, most - content.tell()))):
-        content.write(piece)
+    while chunk := file.read(max(0, min(CHUNK_BYTES, max_bytes - content.tell()))):
+        content.write(chunk)
     return content.getvalue()
 
 
-def _expected_size(path: Path, header: bytes) -> int:
+def _declared_bytes(path: Path, header: bytes, max_bytes: int) -> int:
+    """Return the size of the decompressed file that its header declares, at most `max_bytes`."""
     words = [int.from_bytes(header[start : start + 4], "big") for start in range(0, len(header) - 3, 4)]
-    if len(words) >= 2 and words[0] in {LABEL_MAGIC, IMAGE_MAGIC} and words[1] > MAX_IMAGES:
-        raise DamagedFileError(f"{path} promises {words[1]:,} entries; expected at most {MAX_IMAGES:,}")
-    if len(words) >= 2 and words[0] == LABEL_MAGIC:
-        return 8 + words[1]
-    if len(words) == 4 and words[0] == IMAGE_MAGIC:
+    is_labels = len(words) >= 2 and words[0] == LABEL_MAGIC
+    is_images = len(words) == 4 and words[0] == IMAGE_MAGIC
+    if not (is_labels or is_images):
+        raise DamagedFileError(
+            f"{path} is not an IDX file of images or labels: it begins with {header[:4].hex() or 'nothing'}"
+        )
+    if words[1] > MAX_IMAGES:
+        raise DamagedFileError(f"{path} declares {words[1]:,} entries; expected at most {MAX_IMAGES:,}")
+    declared = LABEL_HEADER_BYTES + words[1]
+    if is_images:
         num_images, height, width = words[1:]
         if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise DamagedFileError(f"{path} holds images of {height}x{width}; expected 28x28")
-        return 16 + num_images * height * width
-    raise DamagedFileError(f"{path} is no IDX file of images or labels: it begins with {header[:4].hex() or 'nothing'}")
+            raise DamagedFileError(f"{path} contains images of {height}x{width}; expected {IMAGE_SIZE}x{IMAGE_SIZE}")
+        declared = IMAGE_HEADER_BYTES + num_images * height * width
+    if declared > max_bytes:
+        raise DamagedFileError(f"{path} is truncated: its header declares {declared} bytes, more than it can hold")
+    return declared
 
 
-def images(path: Path, content: bytes) -> np.ndarray:
-    """View the bytes of an image file as an array.
+def _check_size(path: Path, size: int, declared: int) -> None:
+    if size != declared:
+        problem = "is truncated" if size < declared else "has trailing bytes"
+        raise DamagedFileError(f"{path} {problem}: its header declares {declared} bytes")
+
+
+def parse_images(path: Path, content: bytes) -> np.ndarray:
+    """Return the images of an IDX file as an array.
 
     Args:
-        path: where they came from, for the message.
-        content: what `read` gave.
+        path: the file, for error messages.
+        content: its decompressed bytes, as `read_idx` returns them.
 
     Returns:
-        Images of shape (n, 28, 28), uint8, 0 (black ground) to 255.
+        Images of shape (n, 28, 28), uint8, 0 (black background) to 255. Read-only: they share memory with `content`.
 
     Raises:
-        FmnistError: if the bytes are those of a label file, or hold no image.
+        FmnistError: if the file contains labels or no images.
     """
     if int.from_bytes(content[:4], "big") != IMAGE_MAGIC:
-        raise FmnistError(f"{path} holds labels, where images were expected")
-    if len(content) == 16:
-        raise FmnistError(f"{path} holds no images")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+        raise FmnistError(f"{path} contains labels; expected images")
+    if len(content) == IMAGE_HEADER_BYTES:
+        raise FmnistError(f"{path} contains no images; expected at least one")
+    return np.frombuffer(content, np.uint8, offset=IMAGE_HEADER_BYTES).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def labels(path: Path, content: bytes) -> np.ndarray:
-    """View the bytes of a label file as an array.
+def parse_labels(path: Path, content: bytes) -> np.ndarray:
+    """Return the labels of an IDX file as an array.
 
     Args:
-        path: where they came from, for the message.
-        content: what `read` gave.
+        path: the file, for error messages.
+        content: its decompressed bytes, as `read_idx` returns them.
 
     Returns:
-        Labels of shape (n,), uint8, 0 to 9.
+        Labels of shape (n,), uint8, 0 to 9. Read-only: they share memory with `content`.
 
     Raises:
-        FmnistError: if the bytes are those of an image file, or a label is above 9.
+        FmnistError: if the file contains images, or a label above 9.
     """
     if int.from_bytes(content[:4], "big") != LABEL_MAGIC:
-        raise FmnistError(f"{path} holds images, where labels were expected")
-    values = np.frombuffer(content, np.uint8, offset=8)
-    if (largest := max(content[8:], default=0)) > 9:
-        raise FmnistError(f"{path} holds the label {largest}; expected 0 to 9")
-    return values
-
-
-def sha256(content: bytes) -> str:
-    """Hash decompressed bytes: mirrors compress the same content differently, so `.gz` hashes say nothing."""
-    return hashlib.sha256(content).hexdigest()
+        raise FmnistError(f"{path} contains images; expected labels")
+    labels = np.frombuffer(content, np.uint8, offset=LABEL_HEADER_BYTES)
+    if (largest := int(labels.max(initial=0))) > 9:
+        raise FmnistError(f"{path} contains the label {largest}; expected 0 to 9")
+    return labels

@@ -1,4 +1,4 @@
-"""What goes over the wire: how much is taken in, the form of an answer, and the form of a refusal."""
+"""The REST interface: its limits, its request and responses as in the OpenAPI document, and its error responses."""
 
 import asyncio
 import logging
@@ -8,89 +8,72 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Request
+import msgspec
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from fmnist.errors import FmnistError
-from fmnist.runs import environment
+from fmnist.inference.prediction import Prediction
+from fmnist.runs.environment import num_cpus
 
 log = logging.getLogger("fmnist")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the server takes on."""
+    """Limits of the server."""
 
-    body_bytes: int = 10_000_000
-    """The largest picture, counted as it arrives."""
-    body_seconds: float = 15
-    """For a picture to arrive; a slow sender must not keep a place for ever."""
-    work_seconds: float = 30
-    """For a picture to be answered, its wait for a thread included."""
-    places: int = 16
-    """Pictures that arrive, wait or are worked at, together; 16 of 10 MB are what a small machine can hold."""
-    threads: int = environment.num_processors()
-    """Pictures that are worked at together."""
-
-
-class Candidate(BaseModel):
-    """A class and how likely it is."""
-
-    label: str = Field(description="Name of the class.")
-    class_: int = Field(alias="class", description="Index of the class.")
-    probability: float = Field(description="Calibrated, 0 to 1.")
-
-
-class Answer(Candidate):
-    """What a picture shows: the likeliest class, whether to believe it, and all the others."""
-
-    acceptance: float | None = Field(description="How far the answer is to be trusted; null without a threshold.")
-    accepted: bool | None = Field(description="Whether that reaches the model's threshold; null without one.")
-    reason: str | None = Field(description="Why it was not accepted, in words.")
-    top: list[Candidate] = Field(description="All classes by falling probability.")
-    steps: dict[str, str] = Field(
-        default_factory=dict,
-        description="With `steps=true`: original, mask, crop, 28x28, each as a data URI of a PNG.",
-    )
+    max_bytes: int = 10_000_000
+    """Size of a picture, counted as it arrives."""
+    receive_seconds: float = 15
+    """Time for a picture to arrive. Without it, slow senders would fill the server."""
+    classify_seconds: float = 30
+    """Time to classify a picture, including its wait for a thread."""
+    max_pictures: int = 16
+    """Pictures in memory at once: arriving, waiting or being classified. 16 of 10 MB fit on a small machine."""
+    threads: int = num_cpus()
+    """Pictures classified at once."""
 
 
 class Model(BaseModel):
-    """The model that answers."""
+    """The model that classifies."""
 
     name: str
     class_names: list[str]
-    temperature: float = Field(description="What the logits are divided by; it is inside the graph.")
-    acceptance_threshold: float | None = Field(description="The least acceptance that counts as sure.")
-    sha256: str = Field(description="Of the graph that answers.")
+    temperature: float = Field(description="Divisor of the logits, applied inside the graph.")
+    confidence_threshold: float | None = Field(
+        description="Confidence from which a prediction is accepted; null without a rejection rule."
+    )
+    sha256: str = Field(description="SHA-256 of the model's ONNX graph.")
 
 
 class Sample(BaseModel):
-    """A test image, for trying."""
+    """A test image to try."""
 
-    index: int = Field(description="Its number among the test images, from 0.")
-    label: str = Field(description="What it truly is.")
+    index: int = Field(description="Index among the test images, from 0.")
+    label: str = Field(description="Name of its true class.")
     picture: str = Field(description="Data URI of a PNG, 28x28.")
 
 
 class Health(BaseModel):
-    """The server answers."""
+    """The server is running."""
 
     status: str = "ok"
 
 
 class Failure(BaseModel):
-    """Why there is no answer."""
+    """The reason why a request failed."""
 
-    error: str = Field(description="One line: what was given, what was expected, how to mend it.")
+    error: str = Field(description="One line: what was given, what was expected, what to do.")
 
 
-class RefusedError(FmnistError):
-    """A request that is not answered, and why."""
+class RequestError(FmnistError):
+    """A request that is refused, with the status and headers of the response."""
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None):
         super().__init__(message)
@@ -98,65 +81,80 @@ class RefusedError(FmnistError):
         self.headers = headers
 
 
+HANDLED_ERRORS = (FmnistError, RequestValidationError, HTTPException, ClientDisconnect)
+REFERENCE = "#/components/schemas/{name}"
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-CLASSIFY_FAILURES: dict[int | str, dict[str, Any]] = {
-    400: {"model": Failure, "description": "No picture that can be used."},
+CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"$ref": REFERENCE.format(name="Prediction")}}}},
+    400: {"model": Failure, "description": "The body is not a usable picture."},
     408: {"model": Failure, "description": "The picture took too long to arrive."},
     413: {"model": Failure, "description": "The picture has too many bytes."},
-    415: {"model": Failure, "description": "Not sent as an image."},
-    422: {"model": Failure, "description": "A parameter that is not what it should be."},
-    503: {"model": Failure, "description": "Busy, or too slow.", "headers": RETRY_AFTER},
+    415: {"model": Failure, "description": "The Content-Type is not that of an image."},
+    422: {"model": Failure, "description": "A query parameter is invalid."},
+    503: {"model": Failure, "description": "The server is busy, or classifying took too long.", "headers": RETRY_AFTER},
 }
-FORESEEN = (FmnistError, RequestValidationError, HTTPException, ClientDisconnect)
 PICTURE_BODY = {
     "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 
+def document_prediction(app: FastAPI) -> None:
+    """Add the schema of `Prediction` to the application's OpenAPI document, once all routes are there."""
+    _, schemas = msgspec.json.schema_components([Prediction], ref_template=REFERENCE)
+    app.openapi()["components"]["schemas"].update(schemas)
+
+
 def check_headers(headers: Headers, limits: Limits) -> None:
-    """Refuse by the headers alone what is no image, or says that it is too large."""
-    kind = headers.get("content-type", "").strip().lower()
-    if not re.fullmatch(r"image/[\w.+*-]+\s*(;.*)?", kind):
-        raise RefusedError(
+    """Check the content type and, if it is given, the content length.
+
+    Raises:
+        RequestError: if the body is not an image or too large.
+    """
+    content_type = headers.get("content-type", "").strip().lower()
+    if not re.fullmatch(r"image/[\w.+*-]+\s*(;.*)?", content_type):
+        raise RequestError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected a picture as the body, with a Content-Type such as image/jpeg"
         )
-    if int(headers.get("content-length", 0)) > limits.body_bytes:
+    if int(headers.get("content-length", 0)) > limits.max_bytes:
         raise too_large(limits)
 
 
-def too_large(limits: Limits) -> RefusedError:
-    """Say how large a picture may be."""
-    megabytes = limits.body_bytes / 1e6
-    return RefusedError(
+def too_large(limits: Limits) -> RequestError:
+    """Return the error for a picture of too many bytes."""
+    megabytes = limits.max_bytes / 1e6
+    return RequestError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture is larger than {megabytes:g} MB; make it smaller"
     )
 
 
-def busy(message: str, seconds: int) -> RefusedError:
-    """Ask to come again after some seconds."""
-    return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": str(seconds)})
+def unavailable(message: str, retry_after: int) -> RequestError:
+    """Return the error that asks the client to try again after some seconds."""
+    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": str(retry_after)})
 
 
-async def receive(request: Request, limits: Limits) -> bytes:
-    """Read a body, counting as it arrives, whatever its headers say."""
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Read a request's body, counting the bytes as they arrive: Content-Length may be missing or wrong.
+
+    Raises:
+        RequestError: if the body is too large or too slow.
+    """
     content = bytearray()
     try:
-        async with asyncio.timeout(limits.body_seconds):
+        async with asyncio.timeout(limits.receive_seconds):
             async for chunk in request.stream():
                 content += chunk
-                if len(content) > limits.body_bytes:
+                if len(content) > limits.max_bytes:
                     raise too_large(limits)
     except TimeoutError as error:
-        message = f"the picture did not arrive within {limits.body_seconds:g} s"
-        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, message, {"Connection": "close"}) from error
+        message = f"the picture did not arrive within {limits.receive_seconds:g} s"
+        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message, {"Connection": "close"}) from error
     return bytes(content)
 
 
-async def failure(_: Request, error: Exception) -> Response:
-    """Answer any error as `{"error": "one line"}`, and never with more than its kind where nobody foresaw it."""
-    headers = getattr(error, "headers", None)
+async def error_response(_: Request, error: Exception) -> JSONResponse:
+    """Return any error as `{"error": "one line"}`. Of an unexpected one only the type is told."""
     match error:
-        case RefusedError():
+        case RequestError():
             status, message = error.status, str(error)
         case FmnistError():
             status, message = HTTPStatus.BAD_REQUEST, str(error)
@@ -170,4 +168,4 @@ async def failure(_: Request, error: Exception) -> Response:
         case _:
             log.error("internal error (%s); --debug shows where", type(error).__name__)
             status, message = HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error ({type(error).__name__})"
-    return JSONResponse({"error": " ".join(message.splitlines())}, status, headers)
+    return JSONResponse({"error": " ".join(message.splitlines())}, status, getattr(error, "headers", None))

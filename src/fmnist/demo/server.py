@@ -1,184 +1,160 @@
-"""REST and one page around a classifier, for the machine that it runs on.
+"""A REST server and a page around a classifier, reachable from this machine only.
 
-A picture is read as it arrives, decoded and asked for in a thread, answered and forgotten: no file is written, and
-nothing is logged but sizes and times.
+A picture is read as it arrives, decoded and classified in a thread, and then discarded. No file is written. Only
+sizes and latencies are logged.
 """
 
 import asyncio
-import base64
 import dataclasses
-import io
 import os
 import socket
-from collections.abc import Mapping
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
-from fastapi_offline import FastAPIOffline
+from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from fmnist.data import dataset as data
-from fmnist.data import download as sources
+from fmnist.data.dataset import Dataset, load_from
+from fmnist.data.download import DEBIAN_FOLDER, keras_folder
 from fmnist.demo.api_schema import (
-    CLASSIFY_FAILURES,
-    FORESEEN,
+    CLASSIFY_RESPONSES,
+    HANDLED_ERRORS,
     PICTURE_BODY,
-    Answer,
     Health,
     Limits,
     Model,
     Sample,
-    busy,
     check_headers,
-    failure,
-    receive,
+    document_prediction,
+    error_response,
+    read_body,
+    unavailable,
 )
-from fmnist.demo.middleware import ADDRESS, Gate, page_policy
+from fmnist.demo.middleware import SecurityMiddleware, content_security_policy
 from fmnist.errors import FmnistError
-from fmnist.inference import photo
 from fmnist.inference.classifier import Classifier
+from fmnist.inference.prediction import data_uri
 from fmnist.runs.run import Run
+from fmnist.runs.schemas import Manifest
 
+ADDRESS = "127.0.0.1"
+HOST_NAMES = (ADDRESS, "localhost")
+"""Accepted Host headers. Any other means DNS rebinding: a web site whose own name points to this machine."""
 SHUTDOWN_SECONDS = 2
+"""Time for open requests to end after Ctrl-C."""
 
 
 def create_app(
-    classifier: Classifier,
-    manifest: Mapping[str, Any],
-    dataset: data.Dataset | None = None,
-    limits: Limits | None = None,
+    classifier: Classifier, manifest: Manifest, dataset: Dataset | None = None, limits: Limits | None = None
 ) -> FastAPI:
-    """Put REST and the page around a classifier.
+    """Build the application: the REST interface and the page.
 
     Args:
-        classifier: answers.
-        manifest: of its run, for the temperature.
-        dataset: whose test images can be tried; None hides them.
-        limits: how much to take on.
+        classifier: the model.
+        manifest: of the model's run, for the temperature.
+        dataset: its test images are offered as samples; None offers none.
+        limits: sizes, times and numbers of requests; None takes the defaults.
 
     Returns:
         The application, for any ASGI server.
     """
     limits = limits or Limits()
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    about = {"title": "fmnist", "summary": "What does a picture of a garment show?", "version": version("fmnist")}
-    app = FastAPIOffline(redoc_url=None, **about)
-    app.add_middleware(Gate, page_policy=page_policy(page), failure=failure)
-    for kind in FORESEEN:
-        app.add_exception_handler(kind, failure)
-    places = asyncio.Semaphore(limits.places)
-    threads = ThreadPoolExecutor(limits.threads, "picture")
-
-    def leave(work: asyncio.Future[Any]) -> None:
-        places.release()
-        # Looked at, or asyncio prints the traceback of a picture that failed after its client had its 503.
-        if not work.cancelled():
-            work.exception()
-
-    @app.post(
-        "/v1/classify", responses=CLASSIFY_FAILURES, openapi_extra=PICTURE_BODY, response_model_exclude_unset=True
+    app = FastAPI(
+        title="fmnist",
+        summary="Classify a picture of a garment.",
+        version=version("fmnist"),
+        docs_url=None,  # it would load its scripts from a content delivery network
+        redoc_url=None,
     )
-    async def classify(request: Request, steps: bool = False) -> Answer:
-        """Say what a picture shows: JPEG, PNG or WebP, raw in the body, at most 10 MB and 24 megapixels."""
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOST_NAMES)
+    # The middleware that is added last is the outermost: a refused host gets the security headers too.
+    app.add_middleware(SecurityMiddleware, policy=content_security_policy(page), error_handler=error_response)
+    for error_type in HANDLED_ERRORS:
+        app.add_exception_handler(error_type, error_response)
+    slots = threading.Semaphore(limits.max_pictures)
+    pool = ThreadPoolExecutor(limits.threads, "classify")
+
+    @app.post("/v1/classify", responses=CLASSIFY_RESPONSES, openapi_extra=PICTURE_BODY)
+    async def classify(request: Request, steps: bool = False) -> JSONResponse:
+        """Classify a picture: JPEG, PNG or WebP, raw in the body, at most 10 MB and 24 megapixels."""
         check_headers(request.headers, limits)
-        if places.locked():
-            raise busy("busy with other pictures; try again", seconds=1)
-        await places.acquire()  # at once: nothing else ran since the look at it
+        if not slots.acquire(blocking=False):
+            raise unavailable("busy with other pictures; try again", retry_after=1)
         try:
-            content = await receive(request, limits)
-            work = asyncio.get_running_loop().run_in_executor(threads, look, classifier, content, steps)
+            content = await read_body(request, limits)
+            work = pool.submit(
+                lambda: classifier.classify(content, name="the request body").to_json(include_steps=steps)
+            )
         except BaseException:
-            places.release()
+            slots.release()
             raise
-        # A thread cannot be stopped: its place is free when it is done, not when its client has given up.
-        work.add_done_callback(leave)
+        # A running thread cannot be stopped: its slot is free when it is done, not when the client has its 503.
+        work.add_done_callback(lambda _: slots.release())
         try:
-            return Answer.model_validate(await asyncio.wait_for(asyncio.shield(work), limits.work_seconds))
+            return JSONResponse(await asyncio.wait_for(asyncio.wrap_future(work), limits.classify_seconds))
         except TimeoutError as error:
-            raise busy(f"no answer within {limits.work_seconds:g} s; try a smaller picture", seconds=5) from error
+            message = f"no result within {limits.classify_seconds:g} s; try a smaller picture"
+            raise unavailable(message, retry_after=5) from error
 
     @app.get("/v1/model")
     async def model() -> Model:
-        """Say which model answers."""
+        """Describe the model."""
         return Model(
             name=classifier.name,
             class_names=list(classifier.class_names),
-            temperature=manifest["temperature"],
-            acceptance_threshold=classifier.acceptance.threshold if classifier.acceptance else None,
+            temperature=manifest.temperature,
+            confidence_threshold=classifier.rejection_rule.threshold if classifier.rejection_rule else None,
             sha256=classifier.sha256,
         )
 
     @app.get("/v1/samples")
     async def samples() -> list[Sample]:
-        """Draw a test image of each class, others each time; none where the data set is not at hand."""
+        """Draw a random test image of each class; none if the data set is not on this machine."""
         return draw_samples(dataset) if dataset else []
 
     @app.get("/healthz")
     async def health() -> Health:
-        """Say that the server is there."""
+        """Report that the server is running."""
         return Health()
 
     @app.get("/", include_in_schema=False)
-    async def demo() -> HTMLResponse:
+    async def index() -> HTMLResponse:
         return HTMLResponse(page)
 
+    document_prediction(app)
     return app
 
 
-def look(classifier: Classifier, content: bytes, steps: bool) -> dict[str, Any]:
-    """Decode, convert and classify a picture; in a thread.
-
-    Args:
-        classifier: answers.
-        content: a file of a picture.
-        steps: whether to add the pictures of the conversion.
+def find_samples(run: Run) -> Dataset | None:
+    """Load the test images of the data that a run was trained on, without downloading anything.
 
     Returns:
-        The fields of an `Answer`.
-
-    Raises:
-        FmnistError: if it is no picture that can be used.
+        The data set without its training images, which would only use memory; None if it is not on this machine.
     """
-    conversion = photo.convert(photo.read(content, "what was sent"))
-    answer = classifier.answer(conversion)
-    if steps:
-        answer["steps"] = {name: data_uri(picture) for name, picture in conversion.steps.items()}
-    return answer
-
-
-def data_uri(picture: Image.Image) -> str:
-    """Write a picture as a PNG in a data URI."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def find_samples(run: Run) -> data.Dataset | None:
-    """Give the test part of the data that a run was trained on, if it is at hand: nothing is fetched to be shown."""
-    folders = [Path(run.config.data)] if run.config.data else [sources.keras_folder(), sources.DEBIAN_FOLDER]
+    folders = [Path(run.config.data)] if run.config.data else [keras_folder(), DEBIAN_FOLDER]
     for folder in folders:
         try:
-            dataset = data.load_from(folder)
-            is_its_own = dataset.sha256 == run.environment()["data_sha256"]
+            dataset = load_from(folder)
+            is_same_data = dataset.sha256 == run.environment().data_sha256
         except (FmnistError, OSError):
             continue
-        if is_its_own:
-            # The training images would only take up memory.
+        if is_same_data:
             return dataclasses.replace(dataset, train_images=dataset.train_images[:0].copy())
     return None
 
 
-def draw_samples(dataset: data.Dataset) -> list[Sample]:
-    """Draw a test image of each class that has any."""
-    random = np.random.default_rng()
+def draw_samples(dataset: Dataset) -> list[Sample]:
+    """Draw a random test image of each class that has any."""
+    rng = np.random.default_rng()
     indices = [np.flatnonzero(dataset.test_labels == label) for label in range(len(dataset.class_names))]
-    chosen = [int(random.choice(candidates)) for candidates in indices if len(candidates)]
+    chosen = [int(rng.choice(candidates)) for candidates in indices if len(candidates)]
     return [
         Sample(
             index=index,
@@ -190,39 +166,36 @@ def draw_samples(dataset: data.Dataset) -> list[Sample]:
 
 
 def listen(port: int) -> socket.socket:
-    """Open a port of this machine, which no other can reach.
+    """Open a port on this machine's loopback address, which no other machine can reach.
 
     Args:
-        port: its number; 0 takes one that is free.
+        port: its number; 0 takes a free one.
 
     Raises:
-        FmnistError: if it is in use or not allowed.
+        FmnistError: if the port is in use or not allowed.
     """
     try:
         return socket.create_server((ADDRESS, port))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise FmnistError(
-            f"port {port} of {ADDRESS} cannot be opened ({reason}); choose another with --port, or 0 for any that is "
-            "free"
+            f"port {port} of {ADDRESS} cannot be opened ({reason}); choose another with --port, or 0 for a free one"
         ) from error
 
 
-def prepare(app: FastAPI, debug: bool = False) -> uvicorn.Server:
-    """Put an application into a server; its `run(sockets=[...])` answers until Ctrl-C.
+def make_server(app: FastAPI, debug: bool = False) -> uvicorn.Server:
+    """Build the server of an application. Its `run(sockets=[...])` returns after Ctrl-C.
 
     Args:
-        app: what `create_app` gave.
+        app: from `create_app`.
         debug: print the traceback of an internal error.
 
     Returns:
-        The server. At Ctrl-C it lets requests end for `SHUTDOWN_SECONDS` at most; pictures whose turn has not come by
-        then are still worked off, unheard.
+        The server. After Ctrl-C, open requests have `SHUTDOWN_SECONDS` to end.
     """
     config = uvicorn.Config(
         app,
-        # the pure-Python parser, so that every installation reads requests by the same rules
-        http="h11",
+        http="h11",  # the pure-Python parser, so that every installation parses requests by the same rules
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,82 +1,114 @@
-"""The report of a run: one HTML file with everything inside."""
+"""The report of an evaluated run: one HTML file with everything inside."""
 
 import base64
 import shlex
 from typing import Any
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from fmnist import plots
 from fmnist.config import PRESETS, Config
 from fmnist.data.dataset import Dataset
-from fmnist.runs import run as runs
+from fmnist.runs.history import History
+from fmnist.runs.run import Run
+from fmnist.runs.schemas import Environment, Manifest
 
 
-def render(run: runs.Run, evaluation: dict[str, Any], dataset: Dataset) -> str:
-    """Write the report of an evaluated run.
+def render_report(
+    run: Run,
+    manifest: Manifest,
+    environment: Environment,
+    history: History,
+    evaluation: dict[str, Any],
+    dataset: Dataset,
+) -> str:
+    """Return the report of an evaluated run as HTML that needs no other file and no network.
 
     Args:
         run: the finished run.
-        evaluation: what `evaluate` measured.
-        dataset: the data that it was measured on.
-
-    Returns:
-        HTML that needs no other file and no network.
+        manifest: of the run.
+        environment: of the run.
+        history: of the run; without rows there are no curves.
+        evaluation: as `evaluate` returns it.
+        dataset: the data set that the run was evaluated on.
     """
-    class_names = dataset.class_names
-    mistakes, samples = evaluation["mistakes"], evaluation["samples"]
-
-    def images_of(records: list[dict[str, Any]]) -> Any:
-        return dataset.test_images[[record["index"] for record in records]]
-
-    captions = [
-        f"{record['predicted']}, {100 * record['probability']:.0f} %\ntrue: {record['true']}" for record in mistakes
-    ]
-    figures = {
-        "samples": plots.samples(images_of(samples), samples, class_names),
-        "confusion": plots.confusion(evaluation["confusion"], class_names),
-    }
-    if history := run.history():
-        figures["curves"] = plots.training_curves(history)
-    if mistakes:
-        figures["mistakes"] = plots.gallery(images_of(mistakes), captions)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fmnist.evaluation", ""), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f} %"
-    return environment.get_template("report.html").render(
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("fmnist.evaluation", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["percent"] = lambda fraction, digits=2: f"{100 * fraction:.{digits}f} %"
+    templates.filters["with_commas"] = "{:,}".format
+    per_class = [row for row in evaluation["per_class"] if row["num_images"]]
+    return templates.get_template("report.html").render(
         run=run,
+        manifest=manifest,
+        environment=environment,
         evaluation=evaluation,
-        manifest=run.manifest(),
-        environment=run.environment(),
-        history=history,
         dataset=dataset,
-        hardest=min((row for row in evaluation["per_class"] if row["num_images"]), key=lambda row: row["f1"]),
-        confusions=largest_confusions(evaluation["confusion"], class_names),
-        figures={name: _data_url(figure) for name, figure in figures.items()},
-        command=train_command(run),
+        figures={name: _data_url(figure) for name, figure in _draw_figures(history, evaluation, dataset).items()},
+        hardest=min(per_class, key=lambda row: row["f1"]),
+        confusions=most_frequent_confusions(evaluation["confusion"], dataset.class_names),
+        train_command=train_command(run.config),
+        evaluate_command=shlex.join(
+            ["fmnist", "evaluate", evaluation["run"], "--seed", str(evaluation["samples_seed"])]
+        ),
     )
 
 
-def largest_confusions(matrix: list[list[int]], class_names: tuple[str, ...], most: int = 3) -> list[str]:
-    """Say which classes are most often taken for which, most frequent first."""
+def _draw_figures(history: History, evaluation: dict[str, Any], dataset: Dataset) -> dict[str, Figure]:
+    """Draw the figures of the report by name. Without history no curves, and no mistakes if there are none."""
+    samples, mistakes = evaluation["samples"], evaluation["mistakes"]
+    figures = {
+        "samples": plots.samples(_images(samples, dataset), samples, dataset.class_names),
+        "confusion": plots.confusion(evaluation["confusion"], dataset.class_names),
+    }
+    if history:
+        figures["curves"] = plots.training_curves(history)
+    if mistakes:
+        captions = [
+            f"{record['predicted']}, {100 * record['probability']:.0f} %\ntrue: {record['true']}" for record in mistakes
+        ]
+        figures["mistakes"] = plots.gallery(_images(mistakes, dataset), captions)
+    return figures
+
+
+def _images(records: list[dict[str, Any]], dataset: Dataset) -> np.ndarray:
+    return dataset.test_images[[record["index"] for record in records]]
+
+
+def _data_url(figure: Figure) -> str:
+    return "data:image/png;base64," + base64.b64encode(plots.png(figure)).decode()
+
+
+def most_frequent_confusions(
+    matrix: list[list[int]], class_names: tuple[str, ...], max_pairs: int = 3
+) -> list[tuple[str, str, int]]:
+    """Return the most frequent pairs of classes that are confused.
+
+    Args:
+        matrix: number of images; rows are true classes, columns predicted ones.
+        class_names: for rows and columns.
+        max_pairs: length of the list, at most.
+
+    Returns:
+        True class, predicted class and number of images of each pair, most frequent first.
+    """
     pairs = [
-        (count, true, predicted)
+        (class_names[true], class_names[predicted], count)
         for true, row in enumerate(matrix)
         for predicted, count in enumerate(row)
         if true != predicted and count
     ]
-    return [
-        f"{class_names[true]} taken for {class_names[predicted]} ({count} times)"
-        for count, true, predicted in sorted(pairs, key=lambda pair: -pair[0])[:most]
-    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:max_pairs]
 
 
-def train_command(run: runs.Run) -> str:
-    """Give the command that trains the same again, or the line of Python where no command does."""
-    config = run.config
+def train_command(config: Config) -> str:
+    """Return the command that trains a configuration, or a line of Python if no command can express it."""
     flags = {"seed": config.seed, "epochs": config.epochs, "full": config.full, "data": config.data}
     if config.preset not in PRESETS or config != Config.from_preset(config.preset, **flags):
         return f"fmnist.train(fmnist.{config!r})"
@@ -84,7 +116,3 @@ def train_command(run: runs.Run) -> str:
     words += ["--full"] if config.full else []
     words += ["--data", config.data] if config.data else []
     return shlex.join(words)
-
-
-def _data_url(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(plots.png(figure)).decode()

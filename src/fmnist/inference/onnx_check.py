@@ -1,83 +1,86 @@
-"""What an ONNX file may hold, read from its bytes alone.
+"""Check the bytes of an ONNX file before ONNX Runtime opens it.
 
-ONNX Runtime opens files that a graph names, has operators beyond the standard, and reads a second format. So a file
-is first held against tables of what this program's own exports are made of. The package `onnx` could take a file
-apart as well, but takes longer to import than all the rest of `fmnist predict` together.
+ONNX Runtime opens other files that a graph names, has operators beyond the ONNX standard, and reads a second file
+format. A file is therefore first checked against tables of what `fmnist export` writes. The package `onnx` could parse
+it too, but takes longer to import than everything else in `fmnist predict` together.
 """
 
 from collections.abc import Iterator
 
 from fmnist.errors import FmnistError
 
-# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; a field that leads on names its message,
-# any other is passed over. What is missing here is refused.
-FIELDS: dict[str, dict[int, str]] = {
-    # versions, producer, name, documentation and metadata around the one graph
+# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The value is the type of a field that is
+# checked further; "" means that the field is allowed and skipped. All other fields are refused.
+ALLOWED_FIELDS: dict[str, dict[int, str]] = {
+    # versions, producer, name, documentation, metadata; graph
     "model": {**dict.fromkeys((1, 2, 3, 4, 5, 6, 8, 14), ""), 7: "graph"},
-    # names, types and metadata around nodes and initializers
+    # names, types, metadata; nodes; initializers
     "graph": {**dict.fromkeys((2, 10, 11, 12, 13, 14, 16), ""), 1: "node", 5: "tensor"},
-    # inputs, outputs, name, operator, documentation, metadata; the domain; attributes
+    # inputs, outputs, name, operator, documentation, metadata; domain; attributes
     "node": {**dict.fromkeys((1, 2, 3, 4, 6, 9), ""), 7: "domain", 5: "attribute"},
-    # numbers, texts and lists of them; one tensor or several
+    # numbers, strings and lists of them; one tensor; several tensors
     "attribute": {**dict.fromkeys((1, 2, 3, 4, 7, 8, 9, 13, 20), ""), 5: "tensor", 10: "tensor"},
-    # dimensions, type, name, and values in one of several forms, all inside
+    # dimensions, type, name, values in one of several encodings
     "tensor": dict.fromkeys((1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16), ""),
 }
-REFUSED = {
+REFUSED_FIELDS = {
     ("model", 20): "training steps",
-    ("model", 25): "functions of its own",
+    ("model", 25): "custom functions",
     ("graph", 15): "a sparse tensor",
-    ("attribute", 6): "a graph within a graph",
-    ("attribute", 11): "a graph within a graph",
+    ("attribute", 6): "a subgraph",
+    ("attribute", 11): "a subgraph",
     ("attribute", 22): "a sparse tensor",
     ("attribute", 23): "a sparse tensor",
-    ("tensor", 13): "a tensor whose values are in another file",
-    ("tensor", 14): "a tensor whose values may be in another file",
+    ("tensor", 13): "a tensor with external data",
+    ("tensor", 14): "a tensor with external data",
 }
-"""The words for what is known and not wanted."""
+"""Fields of the ONNX standard that are refused, with their names for error messages."""
 STANDARD_DOMAINS = {b"", b"ai.onnx"}
 
 
-def check(content: bytes, name: str) -> None:
-    """Refuse a graph that names other files, holds more than nodes and tensors, or leaves the standard operators.
+def check_graph(content: bytes, name: str) -> None:
+    """Check that an ONNX file has no external data, only nodes and tensors, and only standard operators.
 
     Args:
-        content: an ONNX file.
-        name: what to call it in the message.
+        content: the ONNX file.
+        name: the model's name for the error message.
 
     Raises:
-        FmnistError: if it is refused, or is no ONNX file.
+        FmnistError: if the file contains anything else, or is not an ONNX file.
     """
     try:
-        _check(memoryview(content), "model")
+        _check_message(memoryview(content), "model")
     except _RefusedError as error:
         raise FmnistError(
-            f"the graph of {name} holds {error}; only plain graphs, as `fmnist export` writes them, are opened"
+            f"the graph of {name} contains {error}; expected a plain graph, as `fmnist export` writes it"
         ) from error
     except (IndexError, ValueError) as error:
-        raise FmnistError(f"the graph of {name} is damaged or no ONNX file; `fmnist export` writes one") from error
+        raise FmnistError(
+            f"the graph of {name} is damaged or not an ONNX file; `fmnist export` writes a new one"
+        ) from error
 
 
 class _RefusedError(Exception):
-    """Says what was found."""
+    """The message names what was found."""
 
 
-def _check(message: memoryview, kind: str) -> None:
+def _check_message(message: memoryview, message_type: str) -> None:
     for field, value in _fields(message):
-        if field not in FIELDS[kind]:
-            raise _RefusedError(REFUSED.get((kind, field), f"an unknown part ({kind} field {field})"))
-        inner = FIELDS[kind][field]
-        if inner == "domain" and bytes(value) not in STANDARD_DOMAINS:
-            raise _RefusedError(f"an operator that is not of the standard (domain {bytes(value)[:40]!r})")
-        if inner in FIELDS:
-            _check(value, inner)
+        if field not in ALLOWED_FIELDS[message_type]:
+            unknown = f"an unknown field ({message_type} field {field})"
+            raise _RefusedError(REFUSED_FIELDS.get((message_type, field), unknown))
+        value_type = ALLOWED_FIELDS[message_type][field]
+        if value_type == "domain" and bytes(value) not in STANDARD_DOMAINS:
+            raise _RefusedError(f"a non-standard operator (domain {bytes(value)[:40]!r})")
+        if value_type in ALLOWED_FIELDS:
+            _check_message(value, value_type)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Take a message of Protocol Buffers apart: field numbers, and the bytes of values that have a length.
+    """Parse a Protocol Buffers message: yield field numbers, with the bytes of length-delimited values.
 
-    Readers differ in what they make of numbers that are too long: such a tag is no field that `FIELDS` knows, and such
-    a length leads beyond the end, so nothing that is passed here means another thing there.
+    Parsers disagree about numbers with too many bits. Here such a tag is not in `ALLOWED_FIELDS`, and such a length
+    exceeds the message, so no file that passes means something else to another parser.
     """
     position = 0
     while position < len(message):
@@ -91,18 +94,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         elif wire_type in {1, 5}:
             end = position + (8 if wire_type == 1 else 4)
         else:
-            raise ValueError("no such wire type")
+            raise ValueError("unknown wire type")
         if end > len(message):
-            raise ValueError("beyond the end")
+            raise ValueError("value exceeds its message")
         yield field, message[position:end] if wire_type == 2 else message[:0]
         position = end
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Decode a variable-length integer: return its value and the position after it."""
     value = 0
     for index in range(10):
         byte = message[position + index]
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return value, position + index + 1
-    raise ValueError("a number without an end")
+    raise ValueError("integer of more than 10 bytes")

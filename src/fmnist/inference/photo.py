@@ -1,8 +1,8 @@
-"""A photo of a garment, on whatever background, as the 28x28 pixels that a network expects: read, find, render.
+"""Convert a photo of a garment on any background to the 28x28 image that a network expects.
 
-The way is that of the data set's own makers (arXiv 1708.07747, section 2): trim to the garment, longest edge 28,
-sharpen, centre on a square, negate, stretch to the full range. They had a white background; here the garment has to
-be found first, and what is not garment becomes black.
+The steps are those of the data set's authors (arXiv 1708.07747, section 2): trim to the garment, resize the longest
+edge to 28, sharpen, center on a square, negate, stretch to the full range. Their photos have a white background. Here
+the garment is segmented first, and the background becomes black.
 """
 
 import io
@@ -15,76 +15,84 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
+from fmnist.files import read_bounded
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
-"""What a folder's pictures are known by."""
-SIZE = 28
+"""File name suffixes of pictures, for searching a folder."""
 MAX_BYTES = 50 * 2**20
-"""No camera's JPEG of 24 megapixels is as large."""
+"""Limit for files: larger than any camera's JPEG of 24 megapixels."""
 MAX_PIXELS = 24_000_000
+"""Limit for width times height: the resolution of common cameras."""
 WORKING_EDGE = 160
-"""Pixels of the longest edge while the garment is looked for: GrabCut takes 40 ms for these, and 28 are wanted."""
-SHOWN_EDGE = 320
-PLAIN = 0.05
-"""Largest difference from the corner's colour, as a share of the range, that counts as background: the paper's."""
-LIGHT = 200
-"""A studio's background is lighter; it is what makes the paper's negation and sharpening right."""
-ELLIPSE = 0.8
-"""Squared radius of the first guess, in half edges: larger than most garments, smaller than the picture."""
-SMOOTHING = 0.7
-"""Standard deviation in pixels of the result: docs/log.md has what other strengths brought."""
-SMALLEST_GARMENT = 0.01
-"""Share of the picture; less is a button or a stain."""
-LARGEST_GARMENT = 0.98
-MOST_OF_BORDER = 0.15
-"""Share of the picture's border that a garment may lie on before it counts as cut off."""
+"""Longest edge in pixels during segmentation: GrabCut takes 40 ms at this size, and the result has only 28."""
+PREVIEW_EDGE = 320
+"""Longest edge in pixels of the original among the steps."""
+BACKGROUND_TOLERANCE = 0.05
+"""Largest difference from the corner's color that is still background, relative to the full range; from the paper."""
+STUDIO_BRIGHTNESS = 200
+"""A plain background brighter than this is a studio's, for which the paper's negation and sharpening are made."""
+ELLIPSE_RADIUS_SQUARED = 0.8
+"""Of the initial garment region, in half edges: larger than most garments, smaller than the picture."""
+SMOOTHING_SIGMA = 0.7
+"""Standard deviation of the smoothing, in pixels of the result; docs/log.md compares other values."""
+MIN_GARMENT_SHARE = 0.01
+"""Of the picture; a smaller region is a button or a stain."""
+MAX_GARMENT_SHARE = 0.98
+"""Of the picture; a larger region leaves no background."""
+MAX_BORDER_SHARE = 0.15
+"""Of the picture's border; a garment that covers more is cut off."""
 
 DECODING_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, RuntimeError, struct.error,
 )  # fmt: skip
-"""What Pillow and libheif raise at bytes that are not what they say."""
+"""What Pillow and libheif raise for damaged files."""
 
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
 
-# Pillow warns from 89 megapixels on; a picture that only claims to be so large must not reach a decoder either.
+# Pillow only warns about pictures of 89 to 179 megapixels; here they are refused before they are decoded.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a photo."""
+    """A converted photo."""
 
     pixels: np.ndarray
-    """(28, 28) uint8, garment bright on black."""
+    """(28, 28) uint8, bright garment on black."""
     steps: dict[str, Image.Image]
-    """How it came about: `original`, `mask`, `crop`, `28x28`, in this order, each small enough to show."""
+    """A picture of each step: `original`, `mask`, `crop`, `28x28`, in this order. No edge exceeds `PREVIEW_EDGE`."""
     problem: str | None
-    """Why the pixels may not show a whole garment, in words; None if nothing speaks against them."""
+    """Why the pixels may not show a whole garment, in words; None if no problem was detected."""
 
 
 def read(source: Path | bytes, name: str = "picture") -> Image.Image:
-    """Decode a picture of unknown origin.
+    """Decode a picture from an untrusted source.
 
     Args:
-        source: a file, or its content: JPEG, PNG or WebP; HEIC too where `pillow-heif` is installed.
-        name: what to call it in errors, if it is no file.
+        source: a file or its content: JPEG, PNG or WebP; also HEIC if `pillow-heif` is installed.
+        name: what error messages call `source` if it is no path.
 
     Returns:
-        The first frame, upright as EXIF says, in mode `L` (grey), `RGB`, or `RGBA` where parts are transparent.
-        A large JPEG may come at a half, a quarter or an eighth of its size.
+        The first frame, rotated as its EXIF data says, in mode `L` (gray), `RGB`, or `RGBA` if parts are transparent.
+        A large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
-        FmnistError: if it cannot be read, is empty, truncated, of another format, larger than 24 megapixels or
-            50 MB, or smaller than 28 pixels either way.
+        FmnistError: if it is missing, empty, damaged, of another format, over 24 megapixels or 50 MB, or under 28
+            pixels wide or high.
     """
-    name = str(source) if isinstance(source, Path) else name
-    content = _content(source) if isinstance(source, Path) else source
+    if isinstance(source, Path):
+        name = str(source)
+        hint = f"name a picture file of at most {MAX_BYTES // 2**20} MB"
+        content = read_bounded(source, MAX_BYTES, hint, follow_links=True)
+    else:
+        content = source
     if not content:
         raise FmnistError(f"{name} is empty; expected a picture")
-    formats = (*FORMATS, *_heic(content, name))
+    formats = (*FORMATS, *_heic_formats(content, name))
     try:
         with Image.open(io.BytesIO(content), formats=formats) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -92,16 +100,16 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
                     f"{name} has {picture.width}x{picture.height} pixels; expected at most "
                     f"{MAX_PIXELS // 10**6} megapixels, so make it smaller"
                 )
-            if min(picture.size) < SIZE:
+            if min(picture.size) < IMAGE_SIZE:
                 raise FmnistError(
-                    f"{name} has {picture.width}x{picture.height} pixels; expected at least {SIZE} each way"
+                    f"{name} has {picture.width}x{picture.height} pixels; expected at least {IMAGE_SIZE} each way"
                 )
-            # JPEG alone can be decoded at a fraction of its size, and in a fraction of the time.
-            picture.draft(None, (2 * SHOWN_EDGE, 2 * SHOWN_EDGE))
+            # A JPEG can be decoded at a fraction of its size, which takes a fraction of the time.
+            picture.draft(None, (2 * PREVIEW_EDGE, 2 * PREVIEW_EDGE))
             picture.load()
-            return _plain_mode(ImageOps.exif_transpose(picture))
+            return _convert_mode(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
-        raise FmnistError(f"{name} is no picture; expected {', '.join(FORMATS)}") from error
+        raise FmnistError(f"{name} is not a picture; expected {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
     except DECODING_ERRORS as error:
@@ -110,37 +118,36 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
 
 
 def convert(image: Image.Image) -> Conversion:
-    """Turn a photo of a garment into what the network expects.
+    """Segment the garment in a photo and render it like an image of the data set.
 
     Args:
-        image: as `read` gives it. One of 28x28 grey pixels (mode `L`) is taken as it is.
+        image: as `read` returns it. An image of 28x28 gray pixels (mode `L`) is used unchanged.
 
     Returns:
-        The pixels, and how they came about.
+        The pixels, the steps that led to them, and the problem if there is one.
     """
-    if (image.mode, image.size) == ("L", (SIZE, SIZE)):
+    if (image.mode, image.size) == ("L", (IMAGE_SIZE, IMAGE_SIZE)):
         steps = dict.fromkeys(("original", "mask", "crop", "28x28"), image)
         return Conversion(np.asarray(image).copy(), steps, None)
     small = image.copy()
     small.thumbnail((WORKING_EDGE, WORKING_EDGE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    small = small.resize((max(SIZE, small.width), max(SIZE, small.height)))
-    colours, opaque = _colours(small)
-    plain = opaque if opaque is not None else _plain_background(colours)
-    is_product_shot = plain is not None and colours[0, 0].mean() > LIGHT
-    mask = _clean(_cut_out(colours) if plain is None else plain)
-    share = mask.mean()
+    small = small.resize((max(IMAGE_SIZE, small.width), max(IMAGE_SIZE, small.height)))
+    colors, opaque = _split_alpha(small)
+    easy_mask = opaque if opaque is not None else _mask_on_plain_background(colors)
+    is_product_shot = easy_mask is not None and colors[0, 0].mean() > STUDIO_BRIGHTNESS
+    mask = _clean(_grabcut(colors) if easy_mask is None else easy_mask)
     problem = None
-    if not SMALLEST_GARMENT <= share <= LARGEST_GARMENT:
+    if not MIN_GARMENT_SHARE <= mask.mean() <= MAX_GARMENT_SHARE:
         problem, mask = NOTHING_FOUND, np.ones_like(mask)
-    elif _border(mask[1:-1, 1:-1]).mean() > MOST_OF_BORDER:  # GrabCut's own rim is never garment
+    elif _border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
         problem = TOUCHES_BORDER
-    rows, columns = _box(mask)
-    pixels = render(colours[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
-    shown = image.convert("RGB")
-    shown.thumbnail((SHOWN_EDGE, SHOWN_EDGE))
-    crop = np.where(mask[..., None], colours, 255)[rows, columns]
+    rows, columns = _bounding_box(mask)
+    pixels = render(colors[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
+    preview = image.convert("RGB")
+    preview.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
+    crop = np.where(mask[..., None], colors, 255)[rows, columns]
     steps = {
-        "original": shown,
+        "original": preview,
         "mask": Image.fromarray(mask.astype(np.uint8) * 255),
         "crop": Image.fromarray(crop),
         "28x28": Image.fromarray(pixels),
@@ -148,82 +155,69 @@ def convert(image: Image.Image) -> Conversion:
     return Conversion(pixels, steps, problem)
 
 
-def render(colours: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.ndarray:
-    """Make the data set's kind of image of a garment that has been cut out.
+def render(colors: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.ndarray:
+    """Render a segmented garment like an image of the data set.
 
-    A product shot is sharpened, as the paper does. A photo has folds, shadows and prints that a studio has not: it
-    is smoothed, within the outline, which stays crisp.
+    A product shot is sharpened, as in the paper. Other photos have folds, shadows and prints that product shots lack.
+    They are smoothed within the outline, which stays sharp.
 
     Args:
-        colours: (height, width, 3) uint8, trimmed to the garment.
-        mask: (height, width) bool, where it is.
-        is_product_shot: whether it lay on a plain, light background.
+        colors: (height, width, 3) uint8, trimmed to the garment.
+        mask: (height, width) bool, True on the garment.
+        is_product_shot: whether the background is plain and bright.
 
     Returns:
-        (28, 28) uint8: longest edge 28, an odd margin with its extra pixel left or above, negated, stretched to 255.
+        (28, 28) uint8: longest edge 28, centered (an odd margin has its extra pixel above or left), negated, stretched
+        to 255.
     """
     import cv2
 
     height, width = mask.shape
-    scale = SIZE / max(height, width)
+    scale = IMAGE_SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    cover = mask.astype(np.float32)
-    negative = np.where(mask, 255 - cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), 0).astype(np.float32)
+    coverage = mask.astype(np.float32)
+    negative = np.where(mask, 255 - cv2.cvtColor(colors, cv2.COLOR_RGB2GRAY), 0).astype(np.float32)
     if not is_product_shot:
-        sigma = SMOOTHING / scale
-        # At its very edge a garment has taken on the colour of the ground; where it is thin, that has to do.
-        inner = cv2.erode(cover, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) + 0.01 * cover
+        sigma = SMOOTHING_SIGMA / scale
+        # Pixels at the edge mix garment and background. They only count where the garment is too thin to have others.
+        inner = cv2.erode(coverage, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) + 0.01 * coverage
         weights = np.maximum(cv2.GaussianBlur(inner, (0, 0), sigma), 1e-4)
         negative = (cv2.GaussianBlur(negative * inner, (0, 0), sigma) / weights).astype(np.float32)
     small = cv2.resize(negative, size, interpolation=cv2.INTER_AREA)
     if is_product_shot:
         small = 2 * small - cv2.GaussianBlur(small, (3, 3), 1.0, borderType=cv2.BORDER_REPLICATE)
-    is_garment = cv2.resize(cover, size, interpolation=cv2.INTER_AREA) > (0.1 if is_product_shot else 0.5)
-    above, left = (SIZE - size[1] + 1) // 2, (SIZE - size[0] + 1) // 2
-    image = np.zeros((SIZE, SIZE), np.float32)
-    image[above : above + size[1], left : left + size[0]] = np.where(is_garment, np.clip(small, 1, 255), 0)
+    is_garment = cv2.resize(coverage, size, interpolation=cv2.INTER_AREA) > (0.1 if is_product_shot else 0.5)
+    top, left = (IMAGE_SIZE - size[1] + 1) // 2, (IMAGE_SIZE - size[0] + 1) // 2
+    image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    image[top : top + size[1], left : left + size[0]] = np.where(is_garment, np.clip(small, 1, 255), 0)
     return np.round(image * (255 / max(image.max(), 1))).astype(np.uint8)
 
 
 def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image:
-    """Lay the steps of a conversion side by side, each in a square of so many pixels."""
+    """Draw the steps of a conversion side by side, each in a square of `edge` pixels."""
     sheet = Image.new("RGB", (edge * len(steps), edge), "white")
-    for number, step in enumerate(steps.values()):
-        resampling = Image.Resampling.NEAREST if step.size == (SIZE, SIZE) else Image.Resampling.BICUBIC
+    for index, step in enumerate(steps.values()):
+        is_final = step.size == (IMAGE_SIZE, IMAGE_SIZE)
+        resampling = Image.Resampling.NEAREST if is_final else Image.Resampling.BICUBIC
         fitted = ImageOps.contain(step.convert("RGB"), (edge - 8, edge - 8), resampling)
-        sheet.paste(fitted, (edge * number + (edge - fitted.width) // 2, (edge - fitted.height) // 2))
+        sheet.paste(fitted, (edge * index + (edge - fitted.width) // 2, (edge - fitted.height) // 2))
     return sheet
 
 
-def _content(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise FmnistError(f"{path} is a folder; name the pictures in it")
-        if not path.exists():
-            raise FmnistError(f"no picture {path}; check the name")
-        if not path.is_file():
-            raise FmnistError(f"{path} is no ordinary file; expected a picture")
-        if path.stat().st_size > MAX_BYTES:
-            raise FmnistError(f"{path} has {path.stat().st_size} bytes; expected a picture of at most {MAX_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise FmnistError(f"{path} cannot be read ({error.strerror}); check its name and permissions") from error
-
-
-def _heic(content: bytes, name: str) -> tuple[str, ...]:
-    """Give the name of Pillow's HEIC reader if this is such a file."""
+def _heic_formats(content: bytes, name: str) -> tuple[str, ...]:
+    """Return Pillow's name of the HEIC format if `content` looks like it, after registering its decoder."""
     if content[4:8] != b"ftyp":
         return ()
     if not find_spec("pillow_heif"):
-        raise FmnistError(f"{name} looks like HEIC; `pip install 'fmnist[heic]'` brings what reads it")
+        raise FmnistError(f"{name} looks like HEIC; `pip install 'fmnist[heic]'` installs its decoder")
     import pillow_heif
 
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 
 
-def _plain_mode(picture: Image.Image) -> Image.Image:
-    """Bring CMYK, palettes, 16 bits and the rest to grey, colour, or colour with transparency."""
+def _convert_mode(picture: Image.Image) -> Image.Image:
+    """Convert CMYK, palettes, 16 bits and other modes to `L`, `RGB` or `RGBA`."""
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float32)
         return Image.fromarray(np.clip(values / 257, 0, 255).astype(np.uint8))
@@ -232,8 +226,8 @@ def _plain_mode(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode in {"1", "L"} else "RGB")
 
 
-def _colours(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Give the colours (height, width, 3), on white, and, if parts are transparent, where it is opaque."""
+def _split_alpha(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the colors on white, (height, width, 3), and the mask of opaque pixels, or None if all are opaque."""
     if picture.mode != "RGBA":
         return np.asarray(picture.convert("RGB")), None
     opaque = np.asarray(picture.getchannel("A")) >= 128
@@ -241,57 +235,58 @@ def _colours(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(on_white.convert("RGB")), None if opaque.all() else opaque
 
 
-def _plain_background(colours: np.ndarray) -> np.ndarray | None:
-    """Say where a picture differs from its first corner's colour; None if the background is not plain."""
-    difference = np.abs(colours.astype(np.int16) - colours[0, 0]).max(axis=2)
-    is_foreign = difference > 255 * PLAIN
-    return None if _border(is_foreign).mean() > MOST_OF_BORDER else is_foreign
+def _mask_on_plain_background(colors: np.ndarray) -> np.ndarray | None:
+    """Return the mask of pixels that differ from the first corner's color, or None if the background is not plain."""
+    difference = np.abs(colors.astype(np.int16) - colors[0, 0]).max(axis=2)
+    mask = difference > 255 * BACKGROUND_TOLERANCE
+    return None if _border(mask).mean() > MAX_BORDER_SHARE else mask
 
 
-def _cut_out(colours: np.ndarray) -> np.ndarray:
-    """Find the thing in the middle by GrabCut (Rother, Kolmogorov and Blake 2004), as (height, width) bool.
+def _grabcut(colors: np.ndarray) -> np.ndarray:
+    """Segment the object in the middle by GrabCut (Rother, Kolmogorov and Blake 2004): a (height, width) bool mask.
 
-    It starts from an ellipse that nearly fills the picture, and takes the rim as background for certain.
+    The initial foreground is an ellipse that nearly fills the picture; the outermost pixels are fixed as background.
     """
     import cv2
 
-    height, width = colours.shape[:2]
+    height, width = colors.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    labels = np.where(rows**2 + columns**2 < ELLIPSE, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    is_inside = rows**2 + columns**2 < ELLIPSE_RADIUS_SQUARED
+    labels = np.where(is_inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD
-    smooth = cv2.GaussianBlur(colours, (0, 0), 1.5)  # else it follows every thread
+    smooth = cv2.GaussianBlur(colors, (0, 0), 1.5)  # otherwise the outline follows the texture
     lab = cv2.cvtColor(smooth, cv2.COLOR_RGB2Lab)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(1)  # its colour models start by k-means
+    cv2.setRNGSeed(1)  # GrabCut initializes its color models by k-means
     cv2.grabCut(lab, labels, (0, 0, 0, 0), *models, 4, cv2.GC_INIT_WITH_MASK)
     return labels == cv2.GC_PR_FGD
 
 
 def _clean(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest piece near the middle, with a second one of like size (shoes come in pairs), without specks."""
+    """Smooth a mask and keep its largest central component, and others of similar size (shoes come in pairs)."""
     import cv2
 
     height, width = mask.shape
-    thin, thick = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)) for edge in (3, 5))
-    smooth = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, thin)
-    smooth = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, thick)
-    count, pieces, boxes, centres = cv2.connectedComponentsWithStats(smooth)
-    if count < 2:
+    small, large = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (edge, edge)) for edge in (3, 5))
+    smooth = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, small)
+    smooth = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, large)
+    num_labels, labels, stats, centroids = cv2.connectedComponentsWithStats(smooth)
+    if num_labels < 2:
         return np.zeros_like(mask)
-    areas = boxes[1:, cv2.CC_STAT_AREA]
-    distances = np.hypot(*((centres[1:] / (width, height)) - 0.5).T)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    distances = np.hypot(*((centroids[1:] / (width, height)) - 0.5).T)
     best = (areas * np.exp(-3 * distances**2)).argmax()
     is_kept = (areas > 0.35 * areas[best]) & (distances < 0.35)
     is_kept[best] = True
-    return np.concatenate([[False], is_kept])[pieces]
+    return np.concatenate([[False], is_kept])[labels]
 
 
 def _border(values: np.ndarray) -> np.ndarray:
-    """Give the outermost pixels in one row."""
+    """Return the outermost pixels as a vector."""
     return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
 
 
-def _box(mask: np.ndarray) -> tuple[slice, slice]:
-    """Give the rows and columns that hold all of a mask that is not empty."""
+def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns of the bounding box of a mask that is not empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

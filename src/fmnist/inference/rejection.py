@@ -1,8 +1,8 @@
-"""Whether an answer should be trusted: is this one of the classes, and is it sure which? NumPy alone.
+"""The rejection rule: decides whether a prediction is confident enough to accept.
 
-A softmax has to name a class for anything at all, so its probability cannot say "none of these". The features
-under it can: discriminants (Fisher 1936) put each class of clothes into a round cloud of its own, and what is none
-of them lies between the clouds.
+A softmax assigns a class to any input, so its probabilities cannot express "none of these". The features before it
+can: linear discriminants (Fisher 1936) map each class to a compact cluster, and inputs of other kinds fall between the
+clusters. The confidence combines both: how typical the features are, and how certain the probabilities.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -10,137 +10,141 @@ from typing import Any
 
 import numpy as np
 
-QUANTILE = 0.06
-"""Share of the validation images that stay below the threshold: chosen on development photos (docs/log.md)."""
+from fmnist.runs.schemas import RejectionRuleRecord
+
+THRESHOLD_QUANTILE = 0.06
+"""Share of the validation images that are rejected. Chosen on development photos (docs/log.md)."""
 SHRINKAGE = 0.1
-"""Share of the classes' common covariance that is replaced by its mean variance, so that it can be inverted."""
-FARTHEST = 0.001
-"""Share of the validation images that are passed over when it is asked how far out images of the data set lie."""
-DIGITS = 6
-"""Kept of every number in a manifest, which is read by people too."""
+"""Weight of the mean variance in the common covariance of the classes, so that it can be inverted."""
+LOWEST_QUANTILE = 0.001
+"""Quantile of the validation images that counts as the least typical one; the outliers below it are ignored."""
+SIGNIFICANT_DIGITS = 6
+"""Precision of the numbers in a manifest, which people read too."""
 
 
 @dataclass(frozen=True)
-class Acceptance:
-    """Where the classes lie among the features of a network, and how near is near enough."""
+class RejectionRule:
+    """The class clusters in the feature space of a network, and the confidence that a prediction needs."""
 
     projection: np.ndarray
-    """(width, classes - 1) float64: from features to discriminants, in which each class has a spread of 1."""
-    class_centres: np.ndarray
-    """(classes, classes - 1) of each class among the discriminants."""
-    centre: np.ndarray
-    """(classes - 1,) of all classes together."""
+    """(width, classes - 1) float64, from features to discriminants with a standard deviation of 1 within each class."""
+    class_means: np.ndarray
+    """(classes, classes - 1) float64, mean discriminants of each class."""
+    mean: np.ndarray
+    """(classes - 1,) float64, mean discriminants of all classes together."""
     variance: np.ndarray
-    """(classes - 1,) of all classes together."""
-    low: float = 0.0
-    """The typicality at which likeness is one half."""
+    """(classes - 1,) float64, their variance."""
+    midpoint: float = 0.0
+    """Relative Mahalanobis score at which the in-distribution probability is 0.5."""
     scale: float = 1.0
-    """The typicality by which likeness goes from one half to about three quarters."""
+    """Increase of that score which takes the in-distribution probability from 0.5 to 0.73."""
     threshold: float = 0.0
-    """The lowest score that is accepted."""
+    """Lowest confidence that is accepted."""
 
     @classmethod
-    def fit(cls, features: np.ndarray, labels: np.ndarray) -> "Acceptance":
-        """Learn where the classes lie.
+    def fit(cls, features: np.ndarray, labels: np.ndarray) -> "RejectionRule":
+        """Fit the class clusters.
 
         Args:
-            features: (n, width), what the last layer of a network sees of training images.
-            labels: (n,) their classes, at least two of them.
+            features: (n, width), inputs of the network's last layer for training images.
+            labels: (n,) their classes, at least two different ones.
 
         Returns:
-            All but scale and threshold, which `calibrated` sets.
+            A rule whose midpoint, scale and threshold are still to be set by `calibrated`.
         """
-        numbers, labels = np.unique(labels, return_inverse=True)
-        centres = _centres(features, labels)
-        within = np.cov((features - centres[labels]).T)
+        classes, labels = np.unique(labels, return_inverse=True)
+        means = _class_means(features, labels)
+        within = np.cov((features - means[labels]).T)
         mean_variance = np.trace(within) / len(within) + 1e-12
         within = (1 - SHRINKAGE) * within + SHRINKAGE * mean_variance * np.eye(len(within))
         whitening = np.linalg.inv(np.linalg.cholesky(within)).T
-        directions = np.linalg.svd((centres - centres.mean(axis=0)) @ whitening, full_matrices=False)[2]
-        projection = whitening @ directions[: len(numbers) - 1].T
-        placed = features @ projection
-        projection = projection / ((placed - _centres(placed, labels)[labels]).std(axis=0) + 1e-12)
-        placed = features @ projection
-        return cls(projection, _centres(placed, labels), placed.mean(axis=0), placed.var(axis=0) + 1e-12)
+        directions = np.linalg.svd((means - means.mean(axis=0)) @ whitening, full_matrices=False)[2]
+        projection = whitening @ directions[: len(classes) - 1].T
+        discriminants = features @ projection
+        projection = projection / ((discriminants - _class_means(discriminants, labels)[labels]).std(axis=0) + 1e-12)
+        discriminants = features @ projection
+        return cls(
+            projection,
+            _class_means(discriminants, labels),
+            discriminants.mean(axis=0),
+            discriminants.var(axis=0) + 1e-12,
+        )
 
-    def calibrated(self, probabilities: np.ndarray, features: np.ndarray) -> "Acceptance":
-        """Set the scale and the threshold by images that the network was not trained on.
+    def calibrated(self, probabilities: np.ndarray, features: np.ndarray) -> "RejectionRule":
+        """Return a copy with midpoint, scale and threshold set by validation images.
 
         Args:
             probabilities: (n, classes), calibrated.
             features: (n, width).
         """
-        lowest, lower, upper = np.quantile(self.typicality(features), [FARTHEST, 0.25, 0.75])
+        scores = self.relative_mahalanobis(features)
+        lowest, lower, upper = np.quantile(scores, [LOWEST_QUANTILE, 0.25, 0.75])
         spread = max(float(upper - lower), 1e-6)
-        # A photo lies farther out than any image of a studio, and may still be right: the gate stands well outside.
-        scaled = replace(self, low=float(lowest) - spread, scale=spread / 2)
-        return replace(scaled, threshold=float(np.quantile(scaled.score(probabilities, features), QUANTILE)))
+        # Photos are less typical than studio images even when classified correctly, so the midpoint is lenient.
+        scaled = replace(self, midpoint=float(lowest) - spread, scale=spread / 2)
+        confidence = scaled.confidence(probabilities, features)
+        return replace(scaled, threshold=float(np.quantile(confidence, THRESHOLD_QUANTILE)))
 
-    def typicality(self, features: np.ndarray) -> np.ndarray:
-        """Say how much nearer features, (n, width), are to one class than to clothes in general.
+    def relative_mahalanobis(self, features: np.ndarray) -> np.ndarray:
+        """Compute how much closer features are to one class than to all classes together.
 
-        This is the relative Mahalanobis distance (Ren et al. 2021, arXiv 2106.09022), negated, among discriminants.
+        This is the negated relative Mahalanobis distance (Ren et al. 2021, arXiv 2106.09022) between discriminants.
+
+        Args:
+            features: (n, width).
 
         Returns:
-            (n,) the higher, the more like one of the classes.
+            (n,) scores; higher is more typical of a class.
         """
-        placed = features @ self.projection
-        to_class = ((placed[:, np.newaxis] - self.class_centres) ** 2).sum(axis=2).min(axis=1)
-        to_all = ((placed - self.centre) ** 2 / self.variance).sum(axis=1)
+        discriminants = features @ self.projection
+        to_class = ((discriminants[:, np.newaxis] - self.class_means) ** 2).sum(axis=2).min(axis=1)
+        to_all = ((discriminants - self.mean) ** 2 / self.variance).sum(axis=1)
         return to_all - to_class
 
-    def likeness(self, features: np.ndarray) -> np.ndarray:
-        """Say whether features, (n, width), are of one of the classes: (n,) from 0 to 1."""
-        distance = (self.typicality(features) - self.low) / self.scale
-        return 1 / (1 + np.exp(-np.clip(distance, -50, 50)))
+    def in_distribution_probability(self, features: np.ndarray) -> np.ndarray:
+        """Compute how likely features, (n, width), belong to any of the classes: (n,) from 0 to 1."""
+        logits = (self.relative_mahalanobis(features) - self.midpoint) / self.scale
+        return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
-    def score(self, probabilities: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Join likeness and sureness into one score, their product: (n,) from 0 to 1."""
-        return self.likeness(features) * sureness(probabilities)
+    def confidence(self, probabilities: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Compute the in-distribution probability times `entropy_confidence`.
 
-    def to_json(self) -> dict[str, Any]:
-        """Give all of it as plain lists and numbers."""
-        return {field.name: _plain(np.asarray(getattr(self, field.name))) for field in fields(self)}
+        Args:
+            probabilities: (n, classes), calibrated.
+            features: (n, width).
+
+        Returns:
+            (n,) from 0 to 1.
+        """
+        return self.in_distribution_probability(features) * entropy_confidence(probabilities)
+
+    def to_record(self) -> RejectionRuleRecord:
+        """Return the rule as the record of a manifest, rounded to `SIGNIFICANT_DIGITS`."""
+        return RejectionRuleRecord(**{field.name: _rounded(getattr(self, field.name)) for field in fields(self)})
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "Acceptance":
-        """Rebuild what `to_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: if something is missing, no number, or of a shape that does not fit.
-        """
-        arrays: dict[str, Any] = {field.name: np.array(document[field.name], np.float64) for field in fields(cls)}
-        found = cls(**arrays)
-        num_discriminants = len(found.centre)
-        shapes = {
-            "projection": (len(found.projection), num_discriminants),
-            "class_centres": (len(found.class_centres), num_discriminants),
-            "centre": (num_discriminants,),
-            "variance": (num_discriminants,),
-            **dict.fromkeys(("low", "scale", "threshold"), ()),
-        }
-        for name, shape in shapes.items():
-            values = arrays[name]
-            if values.shape != shape or not np.isfinite(values).all():
-                raise ValueError(f"{name} is of shape {values.shape}, expected finite numbers of shape {shape}")
-        if not (found.scale > 0 and (found.variance > 0).all()):
-            raise ValueError("scale or variance is not above 0")
-        return replace(found, low=float(found.low), scale=float(found.scale), threshold=float(found.threshold))
+    def from_record(cls, record: RejectionRuleRecord) -> "RejectionRule":
+        """Return the rule that a manifest records."""
+        names = ("projection", "class_means", "mean", "variance")
+        arrays = {name: np.array(getattr(record, name), np.float64) for name in names}
+        return cls(**arrays, midpoint=record.midpoint, scale=record.scale, threshold=record.threshold)
 
 
-def sureness(probabilities: np.ndarray) -> np.ndarray:
-    """Say how sure probabilities, (n, classes), are: one minus their entropy as a share of the largest possible.
+def entropy_confidence(probabilities: np.ndarray) -> np.ndarray:
+    """Compute how certain probabilities, (n, classes), are: 1 minus their entropy relative to the largest possible.
 
     Returns:
-        (n,) from 0, where all are equal, to 1.
+        (n,) from 0, where all classes are equally probable, to 1.
     """
     entropy = -(probabilities * np.log(probabilities + 1e-12)).sum(axis=1)
     return np.clip(1 - entropy / np.log(probabilities.shape[1]), 0, 1)
 
 
-def _centres(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return np.stack([values[labels == number].mean(axis=0) for number in range(labels.max() + 1)])
+def _class_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.stack([values[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
 
 
-def _plain(values: np.ndarray) -> Any:
-    return [_plain(row) for row in values] if values.ndim else float(f"{values:.{DIGITS}g}")
+def _rounded(values: Any) -> Any:
+    if np.ndim(values):
+        return [_rounded(row) for row in values]
+    return float(f"{values:.{SIGNIFICANT_DIGITS}g}")

@@ -1,4 +1,4 @@
-"""What Keras' own layers lack for a quick network."""
+"""Layers that Keras lacks."""
 
 from typing import Any
 
@@ -7,28 +7,29 @@ import keras
 ops = keras.ops
 
 EPSILON = 1e-3
+"""Added to the variance, as in `keras.layers.BatchNormalization`."""
 
 
 class FusedBatchNormalization(keras.layers.Layer):
-    """Batch normalisation with an offset and without a scale.
+    """Batch normalization over the last axis of (n, height, width, channels), with an offset and without a scale.
 
-    On TensorFlow it is a single operation; Keras' own layer is built of many there, and takes longer (docs/log.md). The
-    scale would be undone by the next layer, behind a ReLU, where it is not normalised away.
+    On TensorFlow it is one fused operation, which is faster than the several operations of Keras' own layer
+    (docs/log.md). A scale would be redundant: the next layer can learn it, because a ReLU passes positive factors on.
     """
 
     def __init__(self, momentum: float = 0.6, **options: Any):
-        """Make the layer.
+        """Initialize the layer.
 
         Args:
-            momentum: share of the running mean and variance that stays at each step; a run of a few hundred steps
-                needs a short memory.
-            options: of `keras.layers.Layer`.
+            momentum: fraction of the running mean and variance that is kept at each step. The default is low because
+                a run has only some hundred steps.
+            options: arguments of `keras.layers.Layer`.
         """
         super().__init__(**options)
         self.momentum = momentum
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the offset and the running mean and variance, all float32."""
+        """Create the offset and the running mean and variance, in float32 under any dtype policy."""
 
         def add(name: str, initializer: str, trainable: bool) -> keras.Variable:
             return self.add_weight(
@@ -40,22 +41,22 @@ class FusedBatchNormalization(keras.layers.Layer):
         self.variance = add("variance", "ones", trainable=False)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Normalise by the batch in training, by the running values otherwise."""
+        """Normalize by the statistics of the batch in training, by the running statistics otherwise."""
         is_tensorflow = keras.backend.backend() == "tensorflow"
-        normalise = _normalise_on_tensorflow if is_tensorflow else _normalise_anywhere
+        normalize = _normalize_on_tensorflow if is_tensorflow else _normalize_on_any_backend
         if not training:
-            return normalise(inputs, self.offset, self.mean, self.variance)[0]
-        outputs, mean, variance = normalise(inputs, self.offset)
+            return normalize(inputs, self.offset, self.mean, self.variance)[0]
+        outputs, mean, variance = normalize(inputs, self.offset)
         for running, value in ((self.mean, mean), (self.variance, variance)):
             running.assign(running * self.momentum + ops.cast(value, "float32") * (1 - self.momentum))
         return outputs
 
 
-Normalised = tuple[Any, Any, Any]
-"""The outputs, and the mean and the variance that they were normalised by."""
+OutputsMeanVariance = tuple[Any, Any, Any]
 
 
-def _normalise_on_tensorflow(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> Normalised:
+def _normalize_on_tensorflow(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> OutputsMeanVariance:
+    """Normalize by the given mean and variance, or by those of the inputs, and return them too."""
     import tensorflow as tf
 
     offset, mean, variance = (None if x is None else tf.convert_to_tensor(x) for x in (offset, mean, variance))
@@ -64,7 +65,8 @@ def _normalise_on_tensorflow(inputs: Any, offset: Any, mean: Any = None, varianc
     )
 
 
-def _normalise_anywhere(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> Normalised:
+def _normalize_on_any_backend(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> OutputsMeanVariance:
+    """Do the same with Keras operations."""
     if mean is None:
         mean, variance = ops.moments(ops.cast(inputs, "float32"), axes=(0, 1, 2))
     scale = ops.rsqrt(variance + EPSILON)

@@ -1,40 +1,46 @@
-"""The networks, as `keras.Sequential`, and their weights as plain arrays.
+"""The networks, as `keras.Sequential`.
 
-Every network takes images of shape (n, 28, 28, 1), float32 in [0, 1], and gives probabilities of shape (n, classes).
+Each takes images of shape (n, 28, 28, 1), float32 in [0, 1], and returns probabilities of shape (n, num_classes).
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
-from fmnist import untrusted
-from fmnist.config import Config
-from fmnist.data import dataset as data
-from fmnist.data import formats as idx
-from fmnist.errors import FmnistError
+from fmnist.config import IMAGE_SIZE, Config
 from fmnist.models.layers import FusedBatchNormalization
 from fmnist.runs import environment
-from fmnist.runs import run as runs
 
 WHITENING_SIZE = 3
+"""Height and width of the patches that are whitened, in pixels."""
 WHITENING_FILTERS = 2 * WHITENING_SIZE**2
-"""Plus and minus each eigenvector of a patch."""
+"""Each eigenvector of the patches, and its negative."""
 WHITENING_EPSILON = 5e-4
-"""Keeps a flat direction, mere noise, from being blown up; the speedrun's constant."""
+"""Limits the amplification of directions with little variance, which are mostly noise. The value is the speedrun's."""
+LOGITS_SCALE = 0.25
+"""Slows the learning of the head, and makes the first predictions less confident."""
+
+POOL = "pool"
+LAYOUTS: dict[str, tuple[int | str, ...]] = {
+    "fast": (POOL, 32, 64, POOL, 128, POOL, 128),
+    "tiny": (POOL, 32, 48, POOL, 64, 64),
+    "photo": (POOL, 32, 64, POOL, 64, 96),
+    "best": (64, POOL, 128, 128, POOL, 256, 256),
+    "wide": (128, POOL, 256, 256, 256, POOL, 512, 512, 512),
+}
+"""The layers after the whitening layer: the number of filters of each convolution, and the poolings between them."""
 
 
 def textbook(num_classes: int) -> keras.Sequential:
-    """Build the convolutional network of a hundred tutorials: 34,826 parameters for ten classes."""
+    """Build the convolutional network of many tutorials, with 34,826 parameters for ten classes."""
     return keras.Sequential(
         [
-            keras.Input((28, 28, 1)),
+            keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)),
             layers.Conv2D(32, 3, activation="relu", name="conv1"),
             layers.MaxPooling2D(2, name="pool1"),
             layers.Conv2D(64, 3, activation="relu", name="conv2"),
@@ -47,31 +53,21 @@ def textbook(num_classes: int) -> keras.Sequential:
     )
 
 
-POOL = "pool"
-LAYOUTS: dict[str, tuple[int | str, ...]] = {
-    "whitened": (POOL, 32, 64, POOL, 128, POOL, 128),
-    "whitened_large": (64, POOL, 128, 128, POOL, 256, 256),
-    "whitened_medium": (POOL, 32, 64, POOL, 64, 96),
-    "whitened_small": (POOL, 32, 48, POOL, 64, 64),
-    "whitened_wide": (128, POOL, 256, 256, 256, POOL, 512, 512, 512),
-}
-"""What follows the whitening stem: the widths of the convolutions, and where they are pooled."""
+def whitening_network(layout: str, num_classes: int) -> keras.Sequential:
+    """Build a network of a frozen whitening layer and normalized convolutions.
 
-
-def whitened(layout: str, num_classes: int) -> keras.Sequential:
-    """Build a network with a frozen whitening stem and a stack of convolutions.
-
-    The idea is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498); the layouts are our own.
+    The design is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498). The layouts are our own.
 
     Args:
         layout: a key of `LAYOUTS`.
-        num_classes: how many probabilities it gives.
+        num_classes: number of probabilities.
     """
     stack: list[keras.Layer] = [
-        keras.Input((28, 28, 1)),
+        keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)),
         layers.Conv2D(WHITENING_FILTERS, WHITENING_SIZE, use_bias=False, trainable=False, name="whitening"),
     ]
-    closing: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]
+    # A pooling follows the convolution directly, before normalization and ReLU, which then have less to compute.
+    after_pooling: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]
     number = 0
     for item in LAYOUTS[layout]:
         if item == POOL:
@@ -81,31 +77,31 @@ def whitened(layout: str, num_classes: int) -> keras.Sequential:
         convolution = layers.Conv2D(
             item, 3, padding="same", use_bias=False, kernel_initializer=dirac, name=f"conv{number}"
         )
-        stack += [*closing, convolution]
-        closing = [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
+        stack += [*after_pooling, convolution]
+        after_pooling = [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
     stack += [
-        *closing,
+        *after_pooling,
         layers.GlobalMaxPooling2D(name="global_pool"),
         layers.Dense(num_classes, name="head"),
         layers.Rescaling(LOGITS_SCALE, name="logits"),
-        # float32: the probabilities go into the loss and into the metrics
+        # float32 under any policy, for the loss and the metrics
         layers.Softmax(dtype="float32", name="softmax"),
     ]
     return keras.Sequential(stack, name=layout)
 
 
-LOGITS_SCALE = 0.25
-"""Makes the head learn more slowly than Adam's rate alone would, and start unsure."""
-
-
 def dirac(shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndarray:
-    """Start a convolution as the identity on as many channels as it has; the others start at random.
+    """Initialize a convolution kernel to the identity on the first channels and to random values on the others.
 
-    Source: the CIFAR-10 speedruns. The random part is uniform within 1 / sqrt(inputs), PyTorch's default.
+    The random values are uniform within 1 / sqrt(height * width * inputs), PyTorch's default. Source: the CIFAR-10
+    speedruns.
 
     Args:
         shape: (height, width, inputs, outputs), height and width odd.
-        dtype: of the result.
+        dtype: of the kernel; None is float32.
+
+    Returns:
+        The kernel. It is the identity on min(inputs, outputs) channels.
     """
     uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     kernel = np.array(keras.ops.convert_to_numpy(uniform(shape, "float32")))
@@ -116,30 +112,31 @@ def dirac(shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndar
     return kernel.astype(dtype or "float32")
 
 
-BUILDERS: dict[str, Callable[[int], keras.Sequential]] = {
+NETWORKS: dict[str, Callable[[int], keras.Sequential]] = {
     "textbook": textbook,
-    **{layout: partial(whitened, layout) for layout in LAYOUTS},
+    **{layout: partial(whitening_network, layout) for layout in LAYOUTS},
 }
+"""Functions from the number of classes to the network, by the name in `Config.network`."""
 
 
-def build(config: Config, num_classes: int, precision: str) -> keras.Sequential:
-    """Build the network of a configuration, with initial weights that follow from its seed.
+def build_network(config: Config, num_classes: int, precision: str) -> keras.Sequential:
+    """Build the network of a configuration. Its initial weights depend on the seed alone.
 
     Args:
-        config: names the network and the seed.
-        num_classes: how many probabilities it gives.
-        precision: `float32`, or `bfloat16` to compute in it while the variables stay float32.
+        config: the configuration; its fields `network` and `seed` are used.
+        num_classes: number of probabilities.
+        precision: "float32", or "bfloat16" for computing in bfloat16 with variables in float32.
 
     Returns:
-        The network, built; its whitening stem, if it has one, still waits for `whiten`.
+        The network, built but not compiled. A whitening layer is random until `fit_whitening`.
     """
-    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"), _seeded(config.seed):
-        return BUILDERS[config.network](num_classes)
+    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"), _random_seed(config.seed):
+        return NETWORKS[config.network](num_classes)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Keras draws initial weights from the global generators; those of the caller are as before afterwards."""
+def _random_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators, from which Keras draws initial weights, and restore those of Python and NumPy."""
     before = random.getstate(), np.random.get_state()
     keras.utils.set_random_seed(seed)
     try:
@@ -151,7 +148,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _keras_defaults(dtype_policy: str) -> Iterator[None]:
-    """Build under this policy, and with channels last whatever the user's own Keras settings say."""
+    """Set the dtype policy, and channels last in spite of the user's Keras settings."""
     before = keras.config.dtype_policy(), keras.config.image_data_format()
     keras.config.set_dtype_policy(dtype_policy)
     keras.config.set_image_data_format("channels_last")
@@ -162,53 +159,20 @@ def _keras_defaults(dtype_policy: str) -> Iterator[None]:
         keras.config.set_image_data_format(before[1])
 
 
-def choose_precision(wanted: str) -> str:
-    """Give the precision to train in.
+def fit_whitening(network: keras.Sequential, images: np.ndarray) -> None:
+    """Set the whitening layer so that its outputs are uncorrelated and have the same variance.
+
+    Source: Page 2019, "How to train your ResNet"; with both signs by Jordan 2024, arXiv 2404.00498.
 
     Args:
-        wanted: `auto`, `float32` or `bfloat16`.
-
-    Returns:
-        For `auto`, `bfloat16` where what Keras computes on, a GPU or the processor, multiplies in it natively, else
-        `float32`.
-    """
-    if wanted != "auto":
-        return wanted
-    is_native = _is_on_gpu() or environment.has_native_bfloat16()
-    return "bfloat16" if is_native else "float32"
-
-
-def device_name() -> str:
-    """Name what Keras computes on: the GPU, or the processor."""
-    if not _is_on_gpu():
-        return environment.processor_name()
-    import jax
-
-    return str(jax.devices()[0].device_kind)
-
-
-def _is_on_gpu() -> bool:
-    if keras.backend.backend() != "jax":
-        return False  # the TensorFlow of this project is the one for processors
-    import jax
-
-    return jax.default_backend() == "gpu"
-
-
-def whiten(network: keras.Sequential, images: np.ndarray) -> None:
-    """Set the stem of a `whitened` network so that its outputs are uncorrelated and of equal scale.
-
-    Source: Page 2019, "How to train your ResNet"; the form with both signs is of Jordan 2024, arXiv 2404.00498.
-
-    Args:
-        network: what `build` gave; one without a stem is left as it is.
+        network: the network. One without a whitening layer is left unchanged.
         images: (n, 28, 28) uint8, some thousands.
     """
     if network.layers[0].name != "whitening":
         return
     size = WHITENING_SIZE
-    # Sums of whole numbers below 2**53 are exact in float64, in whatever order the BLAS at hand adds them up; a
-    # rounding that differed here would grow into another network.
+    # Sums of integers below 2**53 are exact in float64, so the product below is the same with every BLAS and for every
+    # order of the images. Here a rounding difference would lead to different weights at the end of training.
     patches = np.lib.stride_tricks.sliding_window_view(images.astype(np.float64), (size, size), axis=(1, 2))
     patches = patches.reshape(-1, size**2)
     eigenvalues, eigenvectors = np.linalg.eigh(patches.T @ patches / (len(patches) * 255**2))
@@ -217,85 +181,33 @@ def whiten(network: keras.Sequential, images: np.ndarray) -> None:
     network.layers[0].kernel.assign(kernel.astype(np.float32))
 
 
-def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
-    """Give the weights by name, `layer/variable`, as float32 arrays; random states are not among them."""
-    return {
-        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable)
-        for layer in network.layers
-        for variable in layer.weights
-    }
-
-
-def set_weights(network: keras.Sequential, weights: dict[str, np.ndarray], source: Path) -> None:
-    """Put weights into a network of the same architecture.
-
-    Raises:
-        FmnistError: if a name or a shape differs; `source` is named in the message.
-    """
-    variables = {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.weights}
-    if variables.keys() != weights.keys():
-        different = ", ".join(sorted(variables.keys() ^ weights.keys()))
-        raise FmnistError(f"{source} does not fit the network {network.name}: {different} on one side only")
-    for name, variable in variables.items():
-        if tuple(variable.shape) != weights[name].shape:
-            raise FmnistError(
-                f"{source} does not fit the network {network.name}: {name} has shape {weights[name].shape}; "
-                f"expected {tuple(variable.shape)}"
-            )
-        variable.assign(weights[name])
-
-
-def load_model(run: runs.Run | str | Path) -> keras.Sequential:
-    """Load the trained network of a run, to look into it or to train it further.
-
-    The file holds arrays alone: nothing in it can run code.
+def choose_precision(precision: str) -> str:
+    """Return the precision to train in.
 
     Args:
-        run: the run, or its folder.
+        precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        The `keras.Sequential` in float32, with the weights of the last finished epoch. It takes
-        `fmnist.data.normalise(images)` and gives probabilities.
-
-    Raises:
-        FmnistError: if the run has no weights, or they are damaged or do not fit.
+        For "auto", "bfloat16" if Keras computes on a GPU or on a CPU with native bfloat16, and "float32" otherwise. Any
+        other value is returned unchanged.
     """
-    run = run if isinstance(run, runs.Run) else runs.open_run(run)
-    weights = read_weights(run)
-    network = build(run.config, weights["head/bias"].size, "float32")
-    set_weights(network, weights, run.weights_path)
-    return network
+    if precision != "auto":
+        return precision
+    return "bfloat16" if _is_on_gpu() or environment.has_native_bfloat16() else "float32"
 
 
-def read_weights(run: runs.Run) -> dict[str, np.ndarray]:
-    """Read the weights of a run as arrays by name.
+def device_name() -> str:
+    """Return the name of the GPU or CPU that Keras computes on."""
+    if not _is_on_gpu():
+        return environment.cpu_name()
+    import jax
 
-    Raises:
-        FmnistError: if there are none yet, or the file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    return str(jax.devices()[0].device_kind)
 
-    path = run.weights_path
-    if not os.path.lexists(path):
-        if run.folder.absolute() == runs.PACKAGED_FOLDER:
-            raise FmnistError("the model that comes with fmnist is a graph alone; `make pretrained` trains its network")
-        raise FmnistError(
-            f"run {run.folder} has no weights: it stopped before its first epoch was over; "
-            f"`fmnist train --resume {run.folder}` goes on"
-        )
-    content = untrusted.read(path, untrusted.MAX_MODEL_BYTES, "train again")
-    if run.is_finished and idx.sha256(content) != run.manifest()["sha256"]["weights.safetensors"]:
-        raise FmnistError(
-            f"{path} is damaged or not the file that its manifest names (SHA-256 differs); put that back, or, if you "
-            f"changed it yourself, remove manifest.json and `fmnist export {run.folder}`"
-        )
-    try:
-        weights = load(content)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FmnistError(f"{path} is damaged ({error}); train again") from error
-    if not all(values.dtype == np.float32 for values in weights.values()):
-        raise FmnistError(f"{path} holds other numbers than float32; train again")
-    if "head/bias" not in weights or not 1 <= weights["head/bias"].size <= data.MAX_CLASSES:
-        raise FmnistError(f"{path} holds no weights of this program's networks; train again")
-    return weights
+
+def _is_on_gpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False  # the package depends on the CPU build of TensorFlow
+    import jax
+
+    return jax.default_backend() == "gpu"

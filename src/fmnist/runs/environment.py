@@ -1,4 +1,4 @@
-"""What a result depends on besides configuration and data: versions, processor, threads."""
+"""What a result depends on besides configuration and data: versions, processor, threads, settings of TensorFlow."""
 
 import os
 import platform
@@ -6,50 +6,57 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fmnist.runs.schemas import Environment
+
 PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
 NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 
 SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS")
-"""Variables of the process by which TensorFlow computes in another order."""
+"""Environment variables that change the order in which TensorFlow computes."""
 
-COMPARED = ("python", "processor", "threads", "backend", "precision", *SETTINGS)
-"""What a result depends on besides the versions of `PACKAGES`."""
-
-
-def describe() -> dict[str, Any]:
-    """Give versions, platform, processor, threads, and the `SETTINGS` that are made, as plain values."""
-    return {name: os.environ[name] for name in SETTINGS if name in os.environ} | {
-        "python": platform.python_version(),
-        "versions": installed_versions(),
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "threads": num_processors(),
-    }
+COMPARED = ("python", "processor", "threads", "backend", "precision")
+"""Fields that a result depends on, besides versions and settings. The operating system's version is not one."""
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say what a result depends on and is no longer as it was, item by item; the name of the system is not counted.
+def describe_environment(backend: str, precision: str, data_sha256: dict[str, str]) -> Environment:
+    """Describe this process and the data that it trains on.
 
     Args:
-        before: what `environment.json` holds.
-        now: the same, of this process.
+        backend: Keras' backend.
+        precision: `float32` or `bfloat16`.
+        data_sha256: file name to SHA-256.
     """
+    return Environment(
+        python=platform.python_version(),
+        versions=installed_versions(),
+        platform=platform.platform(),
+        processor=cpu_name(),
+        threads=num_cpus(),
+        settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
+        backend=backend,
+        precision=precision,
+        data_sha256=data_sha256,
+    )
 
-    def items(description: dict[str, Any]) -> dict[str, Any]:
-        counted = {name: value for name, value in description.items() if name in COMPARED}
-        return counted | description["versions"]
+
+def environment_changes(before: Environment, now: Environment) -> list[str]:
+    """List the differences that can change a result, one sentence part each."""
+
+    def items(environment: Environment) -> dict[str, Any]:
+        fields = {name: getattr(environment, name) for name in COMPARED}
+        return {**fields, **environment.settings, **environment.versions}
 
     old, new = items(before), items(now)
     return [
-        f"{name} is {new.get(name, 'gone')} and was {old.get(name, 'not there')}"
+        f"{name} is {new.get(name, 'missing')} (was {old.get(name, 'missing')})"
         for name in old | new
         if old.get(name) != new.get(name)
     ]
 
 
 def installed_versions() -> dict[str, str]:
-    """Give the version of each package that a result depends on, where it is installed."""
+    """Return the installed version of each package in `PACKAGES`."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -59,28 +66,28 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def num_processors() -> int:
-    """Count the processors that this process may use."""
+def num_cpus() -> int:
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processor_name() -> str:
-    """Name the processor, as far as the system tells."""
-    return cpu_info().get("model name") or platform.processor() or platform.machine()
+def cpu_name() -> str:
+    """Return the name of the processor, as far as the system reports it."""
+    return _cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
 def has_native_bfloat16() -> bool:
-    """Say whether the processor multiplies in bfloat16 itself, as far as the system tells."""
-    return bool(NATIVE_BFLOAT16_FLAGS & set(cpu_info().get("flags", "").split()))
+    """Check whether the processor multiplies in bfloat16, as far as the system reports it."""
+    return bool(NATIVE_BFLOAT16_FLAGS & set(_cpu_info().get("flags", "").split()))
 
 
 def has_vnni() -> bool:
-    """Say whether the processor is known to add up products of bytes in 32 bits, where others overflow in 16."""
-    return bool(VNNI_FLAGS & set(cpu_info().get("flags", "").split()))
+    """Check whether the processor accumulates int8 products in 32 bits. Without VNNI, 16-bit sums can saturate."""
+    return bool(VNNI_FLAGS & set(_cpu_info().get("flags", "").split()))
 
 
-def cpu_info() -> dict[str, str]:
-    """Read what Linux tells of the first processor; empty on other systems."""
+def _cpu_info() -> dict[str, str]:
+    """Read what Linux reports of the first processor. Returns an empty dictionary on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

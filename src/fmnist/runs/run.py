@@ -1,53 +1,53 @@
-"""The run folder: what is in it, and how it is written and read back.
+"""The run folder: its files, and how they are written and read.
 
 `config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
-`evaluation.json`, `report.html`, and `model-int8.onnx` if it was asked for; checkpoints until it is trained. A run is
-finished when its manifest is there.
+`evaluation.json`, `report.html`; `model-int8.onnx` on request; checkpoints until training has ended. A run has a model
+as soon as its manifest is there.
 """
 
-import csv
-import io
 import itertools
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from fmnist import atomic, untrusted
+from msgspec.structs import replace
+
 from fmnist.config import Config
-from fmnist.data import dataset as data
-from fmnist.data import formats as idx
+from fmnist.data.dataset import Dataset, Split, load_from, split
+from fmnist.documents import read_document, write_document
 from fmnist.errors import FmnistError
-from fmnist.runs import environment
-from fmnist.runs import schemas as forms
+from fmnist.files import (
+    MAX_MODEL_BYTES,
+    is_temporary_file,
+    read_bounded,
+    remove_temporary_files,
+    sha256,
+)
+from fmnist.runs.environment import describe_environment, environment_changes
+from fmnist.runs.history import History, read_history
+from fmnist.runs.schemas import Environment, Manifest, RunDescription
 
 log = logging.getLogger("fmnist")
 
-FORMAT_VERSION = 1
-"""Of the run folder and its manifest; it goes up when an older program could no longer read them rightly."""
-
 RUNS_FOLDER = Path("runs")
-PACKAGED_FOLDER = Path(__file__).parents[1] / "pretrained"
-"""The run that comes with the package, of which only the int8 graph is kept; `make pretrained` makes another."""
+PRETRAINED_FOLDER = Path(__file__).parents[1] / "pretrained"
+"""The run that comes with the package. Only its int8 graph is kept."""
 INT8_FILE = "model-int8.onnx"
-"""The complete graph again, quantised; a run has it only if somebody asked for it."""
-HISTORY_COLUMNS = (
-    "epoch", "loss", "accuracy", "precision", "recall",
-    "val_loss", "val_accuracy", "val_precision", "val_recall", "learning_rate", "seconds",
-)  # fmt: skip
+"""The quantized graph, which is exported on request."""
 
-MEND = "train again into a new folder"
-CUT_OFF = "the run was cut off or its folder changed, so train again into a new one"
+TRAIN_AGAIN = "train again into a new folder"
+INCOMPLETE = f"the run was interrupted or its folder was changed, so {TRAIN_AGAIN}"
 
-History = list[dict[str, float | None]]
-"""One row an epoch, with the keys of `HISTORY_COLUMNS`; None where there is no validation part."""
+Status = Literal["training", "trained", "finished"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that a training run has written, or is writing."""
+    """A run folder that a training has written, or is writing."""
 
     folder: Path
     config: Config
@@ -55,220 +55,206 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the folder, wherever it was opened from."""
+        """Name of the folder, without its path."""
         return self.folder.resolve().name
 
     @property
     def weights_path(self) -> Path:
-        """Where the weights of the last finished epoch are."""
+        """Path of the weights after the last completed epoch."""
         return self.folder / "weights.safetensors"
 
     @property
     def onnx_path(self) -> Path:
-        """Where the complete graph is, weights inside."""
+        """Path of the complete graph, with the weights inside."""
         return self.folder / "model.onnx"
 
     @property
-    def is_finished(self) -> bool:
-        """Whether the run has been trained and exported."""
-        return (self.folder / "manifest.json").is_file()
+    def history_path(self) -> Path:
+        """Path of the history."""
+        return self.folder / "history.csv"
 
     @property
-    def is_trained(self) -> bool:
-        """Whether all its epochs are over."""
-        return self.weights_path.exists() and len(self.history()) == self.config.epochs
+    def manifest_path(self) -> Path:
+        """Path of the manifest, which is written last."""
+        return self.folder / "manifest.json"
 
     @property
-    def is_complete(self) -> bool:
-        """Whether it is finished, with all its epochs, and has the very files that its manifest names.
+    def status(self) -> Status:
+        """How far the run is.
 
-        A cut-off run that was exported all the same lacks epochs; one whose second export was cut off has other files.
+        `finished`: the manifest is there, for all planned epochs, and weights and graph are the files that it names.
+        `trained`: all epochs are done, but the export is missing or not intact. `training`: epochs are missing, or
+        checkpoints are left; such a run can have a manifest too, if it was exported as it was.
+
+        Raises:
+            FmnistError: if the history is needed and damaged.
         """
+        if self._is_export_intact():
+            return "finished"
+        # With a checkpoint, a damaged history is no problem: it is written again.
+        if self.checkpoint_paths() or not self.weights_path.exists():
+            return "training"
+        return "trained" if len(self.history()) == self.config.epochs else "training"
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Return the paths of the checkpoints, oldest first."""
+        return sorted(self.folder.glob("checkpoint-*.safetensors"))
+
+    def _is_export_intact(self) -> bool:
         try:
             manifest = self.manifest()
-            return manifest["epochs_trained"] == self.config.epochs and all(
-                manifest["sha256"].get(path.name) == idx.sha256(untrusted.read(path, untrusted.MAX_MODEL_BYTES, MEND))
+            return manifest.epochs_trained == self.config.epochs and all(
+                manifest.sha256[path.name] == sha256(read_bounded(path, MAX_MODEL_BYTES, TRAIN_AGAIN))
                 for path in (self.weights_path, self.onnx_path)
             )
         except FmnistError:
             return False
 
-    def environment(self) -> dict[str, Any]:
-        """Read what the run was trained on: versions, processor, threads, precision, data.
+    def environment(self) -> Environment:
+        """Read the environment that the run was trained in.
 
         Raises:
             FmnistError: if the file is missing or damaged.
         """
-        path = self.folder / "environment.json"
-        return forms.check(path, untrusted.read_json(path, CUT_OFF), forms.ENVIRONMENT, MEND)
+        return read_document(self.folder / "environment.json", Environment, INCOMPLETE)
 
-    def load_data(self) -> data.Dataset:
+    def load_data(self) -> Dataset:
         """Load the data that the run was trained on.
 
-        Raises:
-            FmnistError: if it is not at hand, or what is found has other hashes.
+        A run folder from another person can name any data folder. Data with other hashes than recorded is not used.
 
-        A stranger's run can name any folder here. Nothing comes of it: of that folder only files with the names of
-        a data set are read, and they are used only if their hashes are those that the run has on record.
+        Raises:
+            FmnistError: if the data is not found, or has other hashes.
         """
-        dataset = data.load_from(self.config.data)
-        refuse_other_data(self, dataset, self.environment()["data_sha256"])
+        dataset = load_from(self.config.data)
+        self.check_data(dataset, self.environment().data_sha256)
         return dataset
 
-    def history(self) -> History:
-        """Read the rows of the finished epochs, oldest first.
+    def check_data(self, dataset: Dataset, expected_sha256: Mapping[str, str]) -> None:
+        """Raise an `FmnistError` unless a data set has the hashes that this run has recorded."""
+        if dataset.sha256 != expected_sha256:
+            raise FmnistError(
+                f"the data from {dataset.source} is not the data that {self.folder} was trained on (its SHA-256 "
+                "differs); restore that data, or train again"
+            )
 
-        Raises:
-            FmnistError: if the file is there and is no such table.
-        """
-        path = self.folder / "history.csv"
-        if not os.path.lexists(path):
-            return []
-        try:
-            text = untrusted.read(path, untrusted.MAX_DOCUMENT_BYTES, MEND).decode()
-            columns, *rows = csv.reader(io.StringIO(text, newline=""))
-            if tuple(columns) != HISTORY_COLUMNS:
-                raise ValueError("it has other columns")
-            return [
-                {name: float(cell) if cell else None for name, cell in zip(HISTORY_COLUMNS, row, strict=True)}
-                for row in rows
-            ]
-        except (csv.Error, ValueError) as error:
-            raise FmnistError(f"{path} is damaged ({error}); train again into a new folder") from error
-
-    def manifest(self) -> dict[str, Any]:
-        """Read the manifest of a finished run.
-
-        Raises:
-            FmnistError: if the run is not finished, or another version of fmnist wrote it.
-        """
-        if not self.is_finished:
-            mend = (
-                f"`fmnist export {self.folder}` makes a model of the epochs that it has, "
-                if self.weights_path.exists()
-                else "it stopped before its first epoch was over; "
-            ) + f"`fmnist train --resume {self.folder}` goes on"
-            raise FmnistError(f"run {self.folder} is not finished; {mend}")
-        return read_manifest(self.folder)
-
-    def read_onnx(self, file: str = "model.onnx") -> bytes:
-        """Read a graph of a finished run.
+    def split(self, dataset: Dataset | None = None) -> Split:
+        """Split the run's training images into training and validation, as the run itself does.
 
         Args:
-            file: `model.onnx`, or `model-int8.onnx` where that has been exported too.
+            dataset: the run's data, if it is loaded already.
+        """
+        return split(dataset or self.load_data(), self.config.seed, self.config.full)
+
+    def history(self) -> History:
+        """Read the rows of the completed epochs, oldest first. Returns no rows if there is no file yet.
 
         Raises:
-            FmnistError: if the run is not finished, or the file is missing or not the one that the manifest names.
+            FmnistError: if the file is damaged.
         """
-        path, expected = self.folder / file, self.manifest()["sha256"].get(file)
-        mend = f"`fmnist export {self.folder}{' --int8' if file == INT8_FILE else ''}` writes it"
+        return read_history(self.history_path, TRAIN_AGAIN)
+
+    def manifest(self) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            FmnistError: if there is none yet, or it is damaged or of another format version.
+        """
+        if not self.manifest_path.is_file():
+            has_weights = self.weights_path.exists()
+            hint = f"`fmnist export {self.folder}` exports the epochs that it has, " if has_weights else ""
+            raise FmnistError(
+                f"run {self.folder} is not finished; {hint}`fmnist train --resume {self.folder}` resumes training"
+            )
+        hint = f"remove it, and `fmnist export {self.folder}` writes a new one"
+        return read_document(self.manifest_path, Manifest, hint)
+
+    def read_graph(self, file: str = "model.onnx", manifest: Manifest | None = None) -> bytes:
+        """Read an exported graph.
+
+        Args:
+            file: `model.onnx`, or `model-int8.onnx` if that was exported too.
+            manifest: the run's manifest, if it is read already.
+
+        Raises:
+            FmnistError: if the file is missing or not the one that the manifest names.
+        """
+        expected = (manifest or self.manifest()).sha256.get(file)
+        hint = f"`fmnist export {self.folder}{' --int8' if file == INT8_FILE else ''}` writes it"
         if expected is None:
-            raise FmnistError(f"the manifest of {self.folder} names no {file}; {mend}")
-        content = untrusted.read(path, untrusted.MAX_MODEL_BYTES, f"{mend} again")
-        if idx.sha256(content) != expected:
-            raise FmnistError(f"{path} is not the file that its manifest names (SHA-256 differs); {mend} again")
+            raise FmnistError(f"the manifest of {self.folder} names no {file}; {hint}")
+        content = read_bounded(self.folder / file, MAX_MODEL_BYTES, f"{hint} again")
+        if sha256(content) != expected:
+            raise FmnistError(
+                f"{self.folder / file} is not the file that its manifest names (SHA-256 differs); {hint} again"
+            )
         return content
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check the manifest in a folder.
-
-    Raises:
-        FmnistError: if it is missing, damaged, or of another format version.
-    """
-    path = folder / "manifest.json"
-    mend = f"remove it, and `fmnist export {folder}` writes it anew"
-    manifest = untrusted.read_json(path, mend)
-    check_version(path, manifest)
-    return forms.check(path, manifest, forms.MANIFEST, mend)
-
-
-def create(config: Config, folder: Path | None = None) -> Run:
-    """Begin a run: make its folder and write its `config.json`.
+def create_run(config: Config, folder: Path) -> Run:
+    """Start a run: create its folder and write `config.json`.
 
     Args:
-        config: what will be run.
-        folder: where, new or empty; None takes `new_folder`.
-
-    Returns:
-        The new run.
+        config: what will be trained.
+        folder: a new or empty folder.
 
     Raises:
-        FmnistError: if the folder holds something already.
+        FmnistError: if the folder is not empty.
     """
-    folder = folder or new_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
-    if not all(atomic.is_leftover(path) for path in folder.iterdir()):
+    if not all(is_temporary_file(path) for path in folder.iterdir()):
         raise FmnistError(
             f"{folder} is not empty; expected a new folder for the run, so choose another name. "
-            f"`fmnist train --resume {folder}` goes on with a run that was cut off"
+            f"`fmnist train --resume {folder}` resumes an interrupted run"
         )
-    atomic.remove_leftovers(folder)
+    remove_temporary_files(folder)
     created = datetime.now(UTC)
-    document = {"format_version": FORMAT_VERSION, "created": created.isoformat(), "config": config.to_json()}
-    atomic.write_json(folder / "config.json", document)
+    write_document(folder / "config.json", RunDescription(created=created, config=config))
     return Run(folder, config, created)
 
 
-def unfinish(run: Run) -> None:
-    """Clear away what a run that goes on will write anew: manifest, evaluation, and what killed processes left."""
+def remove_exports(run: Run) -> None:
+    """Remove what a resumed training will write anew: manifest, evaluation and report, and temporary files."""
     for name in ("manifest.json", "evaluation.json", "report.html"):
         (run.folder / name).unlink(missing_ok=True)
-    atomic.remove_leftovers(run.folder)
+    remove_temporary_files(run.folder)
 
 
-def new_folder(preset: str) -> Path:
-    """Give a folder under `runs/` that does not exist yet, named by preset and time."""
+def new_run_folder(preset: str) -> Path:
+    """Return a folder under `runs/` that does not exist yet, named by preset and time."""
     name = f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     return next(folder for suffix in suffixes if not (folder := RUNS_FOLDER / (name + suffix)).exists())
 
 
 def open_run(folder: str | Path) -> Run:
-    """Open the folder of a run, finished or not.
+    """Open a run folder, whatever the run's status.
 
     Raises:
-        FmnistError: if it is missing, empty, half-written or of another format version.
+        FmnistError: if the folder is missing, empty, no run, damaged or of another format version.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FmnistError(f"no run folder {folder}; `fmnist train` makes one")
+        raise FmnistError(f"no run folder {folder}; `fmnist train` creates one")
     if not any(folder.iterdir()):
-        raise FmnistError(f"{folder} is empty; expected the folder of a run, which `fmnist train` makes")
+        raise FmnistError(f"{folder} is empty; expected a run folder, which `fmnist train` creates")
     path = folder / "config.json"
     if not os.path.lexists(path):
-        raise FmnistError(
-            f"{folder} is not the folder of a run: it has no config.json; `fmnist train` makes one, in a new folder"
-        )
-    document = untrusted.read_json(path, CUT_OFF)
-    check_version(path, document)
+        raise FmnistError(f"{folder} is not a run folder: it has no config.json; `fmnist train` creates a new one")
+    description = read_document(path, RunDescription, INCOMPLETE)
     try:
-        created = datetime.fromisoformat(document["created"]).astimezone(UTC)
-        return Run(folder, Config.from_json(document["config"]), created)
-    except (KeyError, OverflowError, TypeError, ValueError, FmnistError) as error:
-        raise FmnistError(f"{path} is damaged ({error}); {MEND}") from error
+        return Run(folder, description.config, description.created.astimezone(UTC))
+    except OverflowError as error:
+        raise FmnistError(f"{path} is damaged ({error}); {TRAIN_AGAIN}") from error
 
 
-def newest_finished(runs_folder: Path | None = None) -> Run:
-    """Give the finished run that was begun last.
-
-    Raises:
-        FmnistError: if there is none.
-    """
-    runs_folder = runs_folder or RUNS_FOLDER
-    finished = sorted(finished_runs(runs_folder), key=lambda run: run.created)
-    if not finished:
-        raise FmnistError(f"no finished run in {runs_folder.absolute()}; `fmnist train` makes one")
-    return finished[-1]
-
-
-def packaged() -> Run:
-    """Open the run that comes with the package; it has no `model.onnx`, only `INT8_FILE`."""
-    return open_run(PACKAGED_FOLDER)
+def open_pretrained() -> Run:
+    """Open the run that comes with the package. It has no weights and no `model.onnx`, only `INT8_FILE`."""
+    return open_run(PRETRAINED_FOLDER)
 
 
 def finished_runs(runs_folder: Path) -> list[Run]:
-    """Give the finished runs in a folder; what cannot be read as one is passed over."""
+    """Return the runs in a folder that have a manifest. Folders that cannot be read as a run are skipped."""
     found = []
     for path in runs_folder.glob("*/manifest.json"):
         try:
@@ -278,68 +264,37 @@ def finished_runs(runs_folder: Path) -> list[Run]:
     return found
 
 
-def history_row(epoch: int, values: dict[str, float]) -> dict[str, float | None]:
-    """Make a row of the history from what Keras logs.
-
-    Args:
-        epoch: counted from 0, as Keras does; the row counts from 1.
-        values: by column; what is missing becomes None, what is no column is dropped.
-    """
-    return {name: {"epoch": epoch + 1, **values}.get(name) for name in HISTORY_COLUMNS}
-
-
-def write_history(run: Run, history: History) -> None:
-    """Put the rows so far into `history.csv`, in one step."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    atomic.write(run.folder / "history.csv", text.getvalue().encode())
-
-
-def record_environment(run: Run, dataset: data.Dataset, backend: str, precision: str) -> None:
-    """Record what the weights depend on besides the configuration; if it was recorded before, say what has changed.
-
-    Where something has changed, what was recorded is kept in the same file, under `before`.
+def newest_finished_run(runs_folder: Path | None = None) -> Run:
+    """Return the run that was started last, of those with a manifest.
 
     Raises:
-        FmnistError: if the run was begun on other data.
+        FmnistError: if there is none.
     """
-    now = {**environment.describe(), "backend": backend, "precision": precision, "data_sha256": dataset.sha256}
+    runs_folder = runs_folder or RUNS_FOLDER
+    runs = finished_runs(runs_folder)
+    if not runs:
+        raise FmnistError(f"no finished run in {runs_folder.absolute()}; `fmnist train` trains one")
+    return max(runs, key=lambda run: run.created)
+
+
+def record_environment(run: Run, dataset: Dataset, backend: str, precision: str) -> None:
+    """Write `environment.json`. In a resumed run, check the data and warn about what has changed.
+
+    Raises:
+        FmnistError: if the run was started on other data.
+    """
+    now = describe_environment(backend, precision, dataset.sha256)
     path = run.folder / "environment.json"
     if path.exists():
         try:
             before = run.environment()
-        except FmnistError as error:
-            log.warning("%s; it is written anew", error)
+        except FmnistError:
+            log.warning("%s is damaged; it is written again", path)
         else:
-            refuse_other_data(run, dataset, before["data_sha256"])
-            changes = environment.differences(before, now)
+            run.check_data(dataset, before.data_sha256)
+            changes = environment_changes(before, now)
             if not changes:
                 return
-            log.warning("training goes on, but the result may differ from that of one go: %s", "; ".join(changes))
-            now["before"] = before
-    atomic.write_json(path, now)
-
-
-def refuse_other_data(run: Run, dataset: data.Dataset, expected: dict[str, str]) -> None:
-    """Refuse data whose hashes are not those that a run has on record.
-
-    Raises:
-        FmnistError: naming both.
-    """
-    if dataset.sha256 != expected:
-        raise FmnistError(
-            f"the data from {dataset.source} is not the data that {run.folder} was trained on (its SHA-256 "
-            "differs); put that back, or train again"
-        )
-
-
-def check_version(path: Path, document: dict[str, Any]) -> None:
-    """Refuse what another version of fmnist wrote."""
-    found = document.get("format_version")
-    if type(found) is not int or found != FORMAT_VERSION:
-        raise FmnistError(
-            f"{path} has format version {str(found)[:40]}; this fmnist reads version {FORMAT_VERSION}. "
-            "Use the fmnist that wrote it, or train again"
-        )
+            log.warning("training resumes, but the result can differ from an uninterrupted run: %s", "; ".join(changes))
+            now = replace(now, previous=before)
+    write_document(path, now)

@@ -1,95 +1,153 @@
-"""What the documents of a run may hold: a form is a table of names, each with a check and what it expects."""
+"""Schemas of the documents in a run folder. Each field has a type and bounds, whoever wrote the file."""
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Literal, Optional
 
-from fmnist.config import MAX_EPOCHS, are_views
+from msgspec import Meta
+
+from fmnist.config import MAX_EPOCHS, Config, Fraction, Views
 from fmnist.data.dataset import MAX_CLASSES, are_class_names
-from fmnist.data.download import FILES
+from fmnist.documents import FORMAT_VERSION, Document
 from fmnist.errors import FmnistError
 
-Form = dict[str, tuple[Callable[[Any], bool], str]]
-"""Name to a check of its value, and the words for what would pass."""
-
-MAX_TEXT = 1_000
-"""Characters in a value that is there for people alone."""
-
-
-def whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
-    """Expect a whole number, and no truth value, which Python counts among them."""
-    return lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}"
-
-
-def number(least: float, most: float) -> tuple[Callable[[Any], bool], str]:
-    """Expect a number between two finite ones."""
-    return lambda value: type(value) in {int, float} and least <= value <= most, f"a number from {least:g} to {most:g}"
+Text = Annotated[str, Meta(max_length=1_000)]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Number = Annotated[float, Meta(ge=-1e30, le=1e30)]
+"""A finite float: bounds also exclude NaN."""
+Positive = Annotated[float, Meta(gt=0, le=1e30)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+# A pattern ends in \Z, because $ also matches before a trailing newline.
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\Z", max_length=255)]
+"""A name without path separators, on every operating system."""
+Vector = Annotated[list[Number], Meta(min_length=1, max_length=10_000)]
+Matrix = Annotated[list[Vector], Meta(min_length=1, max_length=10_000)]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT
+class RunDescription(Document, frozen=True, kw_only=True):
+    """`config.json`: what the run is."""
+
+    format_version: int = FORMAT_VERSION
+    created: Annotated[datetime, Meta(tz=True)]
+    config: Config
 
 
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+class Environment(Document, frozen=True, kw_only=True):
+    """`environment.json`: what a result depends on besides the configuration."""
+
+    format_version: int = FORMAT_VERSION
+    python: Text
+    versions: dict[Text, Text]
+    """Package name to version."""
+    platform: Text
+    processor: Text
+    threads: Annotated[int, Meta(ge=1, le=10**6)]
+    """Processors that the process could use."""
+    settings: dict[Text, Text]
+    """Environment variables that TensorFlow reads."""
+    backend: Text
+    """Of Keras."""
+    precision: Text
+    data_sha256: dict[FileName, Sha256]
+    """Data file to the SHA-256 of its decompressed content."""
+    previous: Optional["Environment"] = None
+    """The environment before the last resume, if that was different."""
 
 
-def _is_plain_name(value: Any) -> bool:
-    """Whether a name stays in its folder, on every system."""
-    return isinstance(value, str) and re.fullmatch(r"\w[\w-]*(\.[\w-]+)*", value, re.ASCII) is not None
+class ValidationRecord(Document, frozen=True, kw_only=True):
+    """Scores on the validation images, averaged over the views, calibrated."""
+
+    num_images: Count
+    accuracy: Fraction
+    cross_entropy: Number
 
 
-def _are_hashes_of_files(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and {"model.onnx", "weights.safetensors"} <= value.keys()
-        and all(_is_plain_name(name) and _is_sha256(digest) for name, digest in value.items())
-    )
+class RejectionRuleRecord(Document, frozen=True, kw_only=True):
+    """A `fmnist.inference.rejection.RejectionRule` as lists and numbers."""
+
+    projection: Matrix
+    class_means: Matrix
+    mean: Vector
+    variance: Annotated[list[Positive], Meta(min_length=1, max_length=10_000)]
+    midpoint: Number
+    scale: Positive
+    threshold: Number
+
+    def __post_init__(self) -> None:
+        """Check also that the shapes fit each other."""
+        super().__post_init__()
+        widths = {len(row) for row in (*self.projection, *self.class_means, self.mean, self.variance)}
+        if len(widths) > 1:
+            raise FmnistError(f"rejection_rule has rows of {sorted(widths)} numbers; expected the same number in each")
 
 
-def _are_versions(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_text(name) and _is_text(version) for name, version in value.items())
+class Agreement(Document, frozen=True, kw_only=True):
+    """How closely the exported graph reproduces the Keras network."""
+
+    num_images: Count
+    max_difference: Number
+    """Largest absolute difference between two probabilities."""
+    same_top1: bool
+    """Whether every image gets the same class."""
+    max_difference_from_training_precision: Number
+    """The same against the network in the precision that it was trained in."""
 
 
-def _are_hashes_of_data(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == FILES.keys() and all(map(_is_sha256, value.values()))
+class Int8Record(Document, frozen=True, kw_only=True):
+    """The int8 graph compared with the float32 graph."""
+
+    bytes: Count
+    compared_on: Literal["validation", "training"]
+    num_images: Count
+    same_top1: Fraction
+    """Fraction of images with the same class from both graphs."""
+    accuracy: Fraction | None
+    """None on training images, where it would be misleading."""
+    accuracy_float: Fraction | None
 
 
-TEXT = _is_text, f"a text of at most {MAX_TEXT} characters"
+class Provenance(Document, frozen=True, kw_only=True):
+    """Where a pretrained model comes from."""
 
-MANIFEST: Form = {
-    "class_names": (are_class_names, f"1 to {MAX_CLASSES} different names in printable characters"),
-    "views": (are_views, "a list of views, each of a truth value and two small shifts"),
-    "temperature": number(0.01, 100),
-    "calibrated_by": (lambda value: value is None or _is_text(value), "the name of a run, or null"),
-    "epochs_trained": whole(0, MAX_EPOCHS),
-    "parameters": whole(0, 10**9),
-    "train_seconds": number(0, 10**9),
-    "sha256": (_are_hashes_of_files, "the SHA-256 of model.onnx and weights.safetensors, by plain file name"),
-}
-
-ENVIRONMENT: Form = {
-    "python": TEXT,
-    "versions": (_are_versions, "a version for each package"),
-    "platform": TEXT,
-    "processor": TEXT,
-    "threads": whole(1, 10**6),
-    "precision": TEXT,
-    "data_sha256": (_are_hashes_of_data, "the SHA-256 of the four data files"),
-}
+    commit: Text
+    preset: Text
+    seed: Count
+    data_sha256: dict[FileName, Sha256]
 
 
-def check(path: Path, document: dict[str, Any], form: Form, mend: str) -> dict[str, Any]:
-    """Hold a document against a form; names that the form does not know may be there.
+class Manifest(Document, frozen=True, kw_only=True):
+    """`manifest.json`: what a reader of the exported graph needs to know."""
 
-    Returns:
-        The document.
+    format_version: int = FORMAT_VERSION
+    class_names: tuple[str, ...]
+    """One name per class, in the order of the graph's probabilities."""
+    tta_views: Views
+    temperature: Annotated[float, Meta(ge=0.01, le=100)]
+    """Divides the averaged log-probabilities, inside the graph."""
+    calibrated_by: Text | None
+    """Name of the run whose validation images set temperature and threshold. None if the run is not calibrated."""
+    validation: ValidationRecord | None
+    """None for a run without a validation split."""
+    rejection_rule: RejectionRuleRecord | None
+    """None for a run that is not calibrated."""
+    epochs_trained: Annotated[int, Meta(ge=0, le=MAX_EPOCHS)]
+    parameters: Count
+    train_seconds: Seconds
+    agreement: Agreement
+    sha256: dict[FileName, Sha256]
+    """File name to SHA-256, for the weights and each exported graph."""
+    int8: Int8Record | None = None
+    """None unless the int8 graph was exported."""
+    provenance: Provenance | None = None
+    """None except for the pretrained model."""
 
-    Raises:
-        FmnistError: naming the file, the first name that does not fit, and what was expected.
-    """
-    for name, (fits, expected) in form.items():
-        if name not in document or not fits(document[name]):
-            raise FmnistError(f"{path} is damaged (its {name} is missing or not {expected}); {mend}")
-    return document
+    def __post_init__(self) -> None:
+        """Check also class names and hashes."""
+        super().__post_init__()
+        if not are_class_names(self.class_names):
+            raise FmnistError(
+                f"class_names is {str(self.class_names)[:100]!a}; expected 1 to {MAX_CLASSES} different names in "
+                "printable characters"
+            )
+        if missing := {"model.onnx", "weights.safetensors"} - self.sha256.keys():
+            raise FmnistError(f"sha256 has no {' and no '.join(sorted(missing))}")

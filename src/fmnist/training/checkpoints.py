@@ -1,90 +1,98 @@
-"""Checkpoints: all that the rest of a run follows from, in one file that shows when it is damaged.
-
-Together with the configuration, the data and the number of the epoch: what is drawn at random follows from those.
-"""
+"""Checkpoints: after each epoch one file from which the rest of the run follows, together with config and data."""
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fmnist import atomic, untrusted
+from fmnist import plots
 from fmnist.config import Config
-from fmnist.data import formats as idx
-from fmnist.errors import FmnistError
-from fmnist.runs import run as runs
+from fmnist.documents import FORMAT_VERSION, Document, parse_document
+from fmnist.errors import FmnistError, one_line
+from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256, write_atomic
+from fmnist.models.weights import get_optimizer_state, get_weights, set_optimizer_state, set_weights
+from fmnist.runs.history import History, history_row, write_history
+from fmnist.runs.run import Run
+from fmnist.runs.schemas import Sha256
+from fmnist.training.epochs import EpochSampler
 
 log = logging.getLogger("fmnist")
 
 NUM_KEPT = 2
-"""The newest, and the one to fall back to."""
+"""The newest checkpoint, and the one before in case that is damaged."""
 NO_HASH = "0" * 64
-"""Stands in the file where its hash will be, while that is computed."""
+"""Placeholder for the hash in the file, while the hash is computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A run between two epochs."""
+    """The state of a run between two epochs."""
 
     weights: dict[str, np.ndarray]
-    """As `model.get_weights` gives them."""
+    """As `get_weights` returns them."""
     optimizer: dict[str, np.ndarray]
-    """As `optimizers.get_state` gives it."""
+    """As `get_optimizer_state` returns it."""
     losses: np.ndarray
-    """(n,) how hard each training image was when it was last gone through."""
-    history: runs.History
-    """A row for each epoch that is over."""
+    """(n,) float32, the loss of each training image when it was last trained on."""
+    history: History
+    """A row for each completed epoch."""
+
+
+class CheckpointHeader(Document, frozen=True, kw_only=True):
+    """The metadata of a checkpoint file."""
+
+    format_version: int = FORMAT_VERSION
+    config_sha256: Sha256
+    history: list[dict[str, int | float | None]]
+    """Integers stay integers, so that `history.csv` is the same after a resume."""
 
 
 class DamagedCheckpointError(FmnistError):
-    """A file that is not, to the bit, what was written."""
+    """A checkpoint file is not bit for bit what was written."""
 
 
-def write(run: runs.Run, checkpoint: Checkpoint) -> None:
-    """Leave a checkpoint in the run folder, in one step, and drop all but it and the one of the epoch before.
+def write_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in one step, and remove all others but the one of the epoch before.
 
     Raises:
-        OSError: if it cannot be written; those before are intact.
+        OSError: if it cannot be written. Earlier checkpoints are intact.
     """
     num_epochs = len(checkpoint.history)
-    atomic.write(_path(run, num_epochs), to_bytes(checkpoint, run.config))
-    # By number, not by rank: a damaged one of a later epoch, which is repeated now, must not push this one out.
+    write_atomic(_path(run, num_epochs), to_bytes(checkpoint, run.config))
+    # By epoch and not by rank: a damaged checkpoint of a later epoch, which is repeated now, must not displace these.
     kept = {_path(run, number) for number in range(num_epochs - NUM_KEPT + 1, num_epochs + 1)}
-    for path in set(_paths(run)) - kept:
+    for path in set(run.checkpoint_paths()) - kept:
         path.unlink()
 
 
-def newest(run: runs.Run) -> Checkpoint | None:
-    """Read the newest checkpoint of a run that is intact; None if there is none.
+def newest_checkpoint(run: Run) -> Checkpoint | None:
+    """Read the newest intact checkpoint of a run. Returns None if there is none.
 
     Raises:
-        FmnistError: if the newest one that is intact belongs to another configuration than `config.json` has.
+        FmnistError: if that checkpoint was written with another configuration than the run's.
     """
-    for path in reversed(_paths(run)):
+    for path in reversed(run.checkpoint_paths()):
         try:
-            return from_bytes(untrusted.read(path, untrusted.MAX_MODEL_BYTES, "remove it"), run.config, path)
+            return from_bytes(read_bounded(path, MAX_MODEL_BYTES, "remove it"), run.config, path)
         except DamagedCheckpointError as error:
-            log.warning("%s; it is passed over", error)
+            log.warning("%s; it is skipped", error)
     return None
 
 
-def exist(run: runs.Run) -> bool:
-    """Whether a run has any, intact or not."""
-    return bool(_paths(run))
-
-
-def remove(run: runs.Run) -> None:
-    """Drop the checkpoints of a run that needs them no more."""
-    for path in _paths(run):
+def remove_checkpoints(run: Run) -> None:
+    """Remove all checkpoints of a run."""
+    for path in run.checkpoint_paths():
         path.unlink(missing_ok=True)
 
 
 def to_bytes(checkpoint: Checkpoint, config: Config) -> bytes:
-    """Give the content of a checkpoint's file: a safetensors file whose metadata has the hash of all its bytes.
+    """Serialize a checkpoint as a safetensors file whose metadata contain the hash of the whole file.
 
     The hash is computed with `NO_HASH` in its place.
     """
@@ -93,57 +101,114 @@ def to_bytes(checkpoint: Checkpoint, config: Config) -> bytes:
         **{f"optimizer/{name}": array for name, array in checkpoint.optimizer.items()},
         "losses": checkpoint.losses,
     }
-    metadata = {
-        "sha256": NO_HASH,
-        "format_version": str(runs.FORMAT_VERSION),
-        "config_sha256": _config_hash(config),
-        "history": json.dumps(checkpoint.history),
-    }
-    content = save(arrays, metadata)
-    return content.replace(NO_HASH.encode(), idx.sha256(content).encode(), 1)
+    header = CheckpointHeader(config_sha256=_config_hash(config), history=checkpoint.history)
+    content = save(arrays, {"sha256": NO_HASH, "header": json.dumps(header.to_json())})
+    return content.replace(NO_HASH.encode(), sha256(content).encode(), 1)
 
 
 def from_bytes(content: bytes, config: Config, path: Path) -> Checkpoint:
-    """Read what `to_bytes` gave.
+    """Parse the content of a checkpoint file.
 
     Args:
-        content: of the file.
-        config: of the run.
-        path: for the messages.
+        content: as `to_bytes` returns it.
+        config: the run's configuration.
+        path: the file, for error messages.
 
     Raises:
-        DamagedCheckpointError: if a single bit is not as it was written.
-        FmnistError: if it was written for another configuration, or by another version of fmnist.
+        DamagedCheckpointError: if a single bit differs from what was written.
+        FmnistError: if it was written with another configuration or by another version of fmnist.
     """
     try:
         header_size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
         found = metadata["sha256"]
-        if idx.sha256(content.replace(found.encode(), NO_HASH.encode(), 1)) != found:
+        if sha256(content.replace(found.encode(), NO_HASH.encode(), 1)) != found:
             raise DamagedCheckpointError(f"{path} is damaged (its SHA-256 differs)")
-        arrays = load(content)
+        values, arrays = dict(json.loads(metadata["header"])), load(content)
+        losses = arrays.pop("losses")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-        raise DamagedCheckpointError(f"{path} is damaged (it is no whole checkpoint)") from error
-    runs.check_version(path, {"format_version": int(metadata["format_version"])})
-    if metadata["config_sha256"] != _config_hash(config):
+        raise DamagedCheckpointError(f"{path} is damaged (it is no complete checkpoint)") from error
+    header = parse_document(path, values, CheckpointHeader, "remove it")
+    if header.config_sha256 != _config_hash(config):
         raise FmnistError(
-            f"{path} was written under other settings than {path.parent / 'config.json'} has; put that back as it was"
+            f"{path} was written with other settings than those in {path.parent / 'config.json'}; restore that file"
         )
 
-    def below(prefix: str) -> dict[str, np.ndarray]:
+    def with_prefix(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-    return Checkpoint(below("weights/"), below("optimizer/"), arrays["losses"], json.loads(metadata["history"]))
+    return Checkpoint(with_prefix("weights/"), with_prefix("optimizer/"), losses, header.history)
 
 
 def _config_hash(config: Config) -> str:
-    return idx.sha256(json.dumps(config.to_json(), sort_keys=True).encode())
+    return sha256(json.dumps(config.to_json(), sort_keys=True).encode())
 
 
-def _path(run: runs.Run, num_epochs: int) -> Path:
+def _path(run: Run, num_epochs: int) -> Path:
     return run.folder / f"checkpoint-{num_epochs:04d}.safetensors"
 
 
-def _paths(run: runs.Run) -> list[Path]:
-    """Those in the folder, oldest first."""
-    return sorted(run.folder.glob("checkpoint-*.safetensors"))
+class RunCheckpoint(keras.callbacks.Callback):
+    """Write each completed epoch to the run folder: checkpoint, weights, history, curves."""
+
+    def __init__(self, run: Run, sampler: EpochSampler):
+        super().__init__()
+        self.run, self.sampler = run, sampler
+        self.latest: Checkpoint | None = None
+        self.started = 0.0
+
+    def restore(self, network: keras.Sequential) -> int:
+        """Load the newest checkpoint of the run into a network, its optimizer and the sampler.
+
+        Args:
+            network: compiled, with its initial weights.
+
+        Returns:
+            The number of completed epochs.
+        """
+        checkpoint = newest_checkpoint(self.run)
+        if checkpoint is None:
+            if self.run.weights_path.exists():
+                log.warning("%s has no intact checkpoint: training starts from the beginning", self.run.folder)
+            return 0
+        set_weights(network, checkpoint.weights, self.run.folder)
+        network.optimizer.build(network.trainable_variables)
+        set_optimizer_state(network.optimizer, checkpoint.optimizer)
+        self.sampler.losses[:] = checkpoint.losses
+        self.latest = checkpoint
+        # The run may have been interrupted after its checkpoint and before these files.
+        publish(self.run, checkpoint)
+        return len(checkpoint.history)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the epoch's clock."""
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the files. The checkpoint is first, because the others can be written again from it."""
+        more = {
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "seconds": round(time.perf_counter() - self.started, 3),
+        }
+        row = history_row(epoch, {**(logs or {}), **more})
+        self.latest = Checkpoint(
+            weights=get_weights(self.model),
+            optimizer=get_optimizer_state(self.model.optimizer),
+            losses=self.sampler.losses,
+            history=[*(self.latest.history if self.latest else []), row],
+        )
+        write_checkpoint(self.run, self.latest)
+        publish(self.run, self.latest)
+
+
+def publish(run: Run, checkpoint: Checkpoint) -> None:
+    """Write the files that other programs read: weights, history and curves.
+
+    A figure that cannot be drawn is logged, and training continues.
+    """
+    write_atomic(run.weights_path, save(checkpoint.weights))
+    write_history(run.history_path, checkpoint.history)
+    try:
+        plots.save(plots.training_curves(checkpoint.history), run.folder / "curves.png")
+    except Exception as error:
+        log.warning("curves.png could not be drawn, training continues: %s", one_line(error))

@@ -1,333 +1,245 @@
-"""Training images disturbed as photos would show them: pure functions of images, labels, seed and epoch.
+"""Augmentation that makes Fashion-MNIST's images look like photos.
 
-Fashion-MNIST's pictures are of pressed garments, upright, evenly lit, one at a time. On a photo a garment lies or hangs
-askew, is nearer at one end, is lit otherwise and has folds; shoes come in pairs and point anywhere; and some things are
-no garment of these classes at all. The sizes below are those that did best on development photos (docs/log.md).
+Fashion-MNIST shows single garments, pressed, upright and evenly lit. Photos differ: a garment is rotated, seen in
+perspective, creased and lit from one side, shoes are shown in pairs and in any direction, and some objects belong to no
+class. The values below did best on development photos (docs/log.md).
+
+The order of the random draws is part of the result: another order gives other images for the same seed.
 """
 
 import numpy as np
 
+from fmnist.config import IMAGE_SIZE
 from fmnist.training import augment
+from fmnist.training.warp import BACKGROUND_MAX, Warp, X, Y, bounding_boxes, per_image, sample, warp_and_fit
 
-SIZE = 28
-DISTURBED_SHARE = 0.6
-"""Of the whole garments. The rest stay as they are: studio pictures are still to be known."""
-FRAGMENT_SHARE = 0.2
-"""Of the garments that can be cut. More of them cost accuracy on whole ones."""
-DISTURBED_FRAGMENT_SHARE = 0.7
-"""More than of whole garments, so that no network tells fragments by their being cleaner."""
+AUGMENT_PROBABILITY = 0.6
+"""Of whole garments. The others stay unchanged, so that the network still learns the data set's own images."""
+FRAGMENT_PROBABILITY = 0.2
+"""Of the garments that can be cut into fragments. More fragments reduce the accuracy on whole garments."""
+AUGMENT_FRAGMENT_PROBABILITY = 0.7
+"""Higher than for whole garments, so that the network cannot recognize fragments by their lack of augmentation."""
 
-SHOES = ("Sandal", "Sneaker", "Ankle boot")
-"""Classes of Fashion-MNIST that come in pairs and point anywhere. A data set without these names has none."""
-TROUSERS = ("Trouser",)
-"""Whose upper part is a pair of shorts."""
-TOPS = ("T-shirt/top", "Pullover", "Coat", "Shirt")
-"""Whose lower part is a skirt."""
-DRESSES = ("Dress",)
-"""As tops, with the waist further down and no sleeves beside it."""
+SHOE_CLASSES = ("Sandal", "Sneaker", "Ankle boot")
+"""Shown in pairs and in any direction. A data set without these class names has no shoes; likewise below."""
+TROUSER_CLASSES = ("Trouser",)
+"""The upper part looks like shorts."""
+TOP_CLASSES = ("T-shirt/top", "Pullover", "Coat", "Shirt")
+"""The lower part looks like a skirt."""
+DRESS_CLASSES = ("Dress",)
+"""Like tops, with a lower waist and without sleeves beside it."""
 
-PAIRED_SHARE = 0.6
-TURNED_SHARE = 0.6
-"""Of the shoes, those that point anywhere."""
-TILT = np.deg2rad(7)
-"""Standard deviation of the turn of everything else: a photo is seldom held straight, and seldom far from it."""
-SHEAR = 0.06
-"""Standard deviation."""
-LOG_ASPECT = (-0.25, 0.5)
-"""Width over height, as a factor's logarithm. Photos show garments wider than the catalogue: arms lie spread."""
-BEND = (-0.105, 0.35)
-"""How far the sides lie below the middle, as a share of half the image, half an image out: sleeves mostly hang."""
-TAPER = 0.12
-"""How much wider or narrower one end may be, half an image from the middle: the camera stands at one of them."""
+PAIR_PROBABILITY = 0.6
+"""Of shoes."""
+ANY_ANGLE_PROBABILITY = 0.6
+"""Of shoes: rotation by any angle."""
+ANGLE_STD = np.deg2rad(7)
+"""Radians, of everything else: photos are rarely taken quite straight, and rarely far from it."""
+SHEAR_STD = 0.06
+LOG_ASPECT_RANGE = (-0.25, 0.5)
+"""Mostly wider: on photos the arms are often spread."""
+BEND_RANGE = (-0.105, 0.35)
+"""Mostly upward at the sides."""
+MAX_TAPER = 0.12
+"""The camera is nearer to one end of the garment."""
 
-BRIGHTNESS = (90, 240)
-"""Mean of the garment."""
-CONTRAST = (0.4, 1.2)
-"""Against the image's own: a photo's conversion smooths much away."""
-INVERTED_SHARE = 0.2
-"""Whose seams and prints come out bright instead of dark, or the other way round."""
-FOLDS = 11.2
-"""Grey levels, mean of an exponential distribution: few garments are badly creased, many a little."""
-FOLDS_ACROSS = 7
-"""Points across the image between which a fold rises and falls: some four pixels from one to the next."""
-NOISE = 4.8
-"""As `FOLDS`, of single pixels: cloth's structure, and the camera."""
-SHARPENING = (-0.8, 0.8)
-"""Times the difference from a blurred image: lenses blur, phones sharpen."""
-FRAGMENT_SHARPENING = (0.0, 2.5)
-"""A small fragment is blurred by its enlargement, which must not be what tells it from a garment."""
+BRIGHTNESS_RANGE = (90, 240)
+"""Mean gray level of the garment."""
+CONTRAST_RANGE = (0.4, 1.2)
+"""Factor on the image's own contrast. It is mostly below 1 because the conversion of photos smooths."""
+INVERT_PROBABILITY = 0.2
+"""Inverts the contrast: light seams and prints become dark, and dark ones light."""
+MEAN_FOLD_STRENGTH = 11.2
+"""Gray levels, mean of an exponential distribution: most garments have slight folds, few have strong ones."""
+FOLD_GRID_SIZE = 7
+"""Rows and columns of random values from which the folds are interpolated, about four pixels apart."""
+MEAN_NOISE_STD = 4.8
+"""Gray levels, mean of an exponential distribution: noise of single pixels, as from the fabric and the camera."""
+SHARPNESS_RANGE = (-0.8, 0.8)
+"""Factor on the difference from the blurred image: lenses blur and phones sharpen."""
+FRAGMENT_SHARPNESS_RANGE = (0.0, 2.5)
+"""Fragments are blurred by enlargement; sharpening keeps the network from recognizing them by that."""
 
-FAINT = 8
-"""Up to this grey level a pixel is counted as ground, where a garment is fitted, shaded or put before another."""
-LEAST_INK = 20
-"""Pixels; a fragment with fewer is none."""
-BLOCK = 1_000
-"""Images at a time: they stay in the processor's cache, and OpenCV takes no more than 32,767 rows."""
-
-ROWS, COLUMNS = np.mgrid[:SIZE, :SIZE].astype(np.float32) - np.float32((SIZE - 1) / 2)
-"""(28, 28) each: where a pixel lies, from the middle of the image."""
+MIN_FRAGMENT_PIXELS = 20
+"""A garment stays whole if its fragment would have fewer pixels."""
+CHUNK_SIZE = 1_000
+"""Images processed at once: few enough for the processor's cache and for `warp.sample`."""
 
 
-def disturb(
+def augment_as_photos(
     images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], seed: int, epoch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a part of an epoch's images look as photos do, and teach what is no garment of these classes.
+    """Make some of an epoch's images look like photos, and replace some garments by fragments of no class.
 
-    Which garments are shoes, and which can be cut into what, follows from the names of the classes: images of a data
-    set without Fashion-MNIST's names are turned a little, stretched and shaded, neither paired nor cut.
+    The class names decide which images are shoes and which garments can be cut. Images of a data set with other class
+    names are warped and shaded, but neither paired nor cut.
 
     Args:
-        images: (n, 28, 28) uint8, in the order of the epoch, on which chance depends.
-        one_hot_labels: (n, classes) float32.
-        class_names: of the data set.
-        seed: of the run.
-        epoch: counted from 0.
+        images: (n, 28, 28) uint8. The result for an image depends on its position.
+        one_hot_labels: (n, num_classes) float32.
+        class_names: class names of the data set.
+        seed: seed of the run.
+        epoch: epoch number, from 0.
 
     Returns:
-        New arrays of the same shapes and types. A fragment's row of labels holds 1 / classes everywhere: "none of
-        these"; every other row is as it was.
+        Images and labels, new arrays of the same shapes and dtypes. The label of a fragment is 1 / num_classes for
+        every class; the other labels are unchanged.
     """
-    generator = augment.stream("photolike", seed, epoch)
+    rng = augment.rng("photo_augmentation", seed, epoch)
     images, one_hot_labels = images.copy(), one_hot_labels.copy()
-    for start in range(0, len(images), BLOCK):
-        block = slice(start, start + BLOCK)
-        _disturb_block(images[block], one_hot_labels[block], class_names, generator)
+    for start in range(0, len(images), CHUNK_SIZE):
+        chunk = slice(start, start + CHUNK_SIZE)
+        _augment_chunk(images[chunk], one_hot_labels[chunk], class_names, rng)
     return images, one_hot_labels
 
 
-def _disturb_block(
-    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], generator: np.random.Generator
+def _augment_chunk(
+    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], rng: np.random.Generator
 ) -> None:
-    """Disturb some images, in their place."""
+    """Augment images and labels in place."""
     labels = one_hot_labels.argmax(axis=1)
     is_shoe, is_trousers, is_top, is_dress = (
-        np.array([name in names for name in class_names])[labels] for names in (SHOES, TROUSERS, TOPS, DRESSES)
+        np.array([name in names for name in class_names])[labels]
+        for names in (SHOE_CLASSES, TROUSER_CLASSES, TOP_CLASSES, DRESS_CLASSES)
     )
     can_be_cut = is_trousers | is_top | is_dress
-    cut = np.flatnonzero(can_be_cut & (generator.random(len(images)) < FRAGMENT_SHARE))
-    fragments = _fragments(images[cut].astype(np.float32), is_trousers[cut], is_dress[cut], generator)
-    is_enough = _ink(fragments).sum(axis=(1, 2)) >= LEAST_INK
-    cut, fragments = cut[is_enough], fragments[is_enough]
-    images[cut] = _pixels(_sharpened(_reshaped(fragments), FRAGMENT_SHARPENING, generator))
+    cut = np.flatnonzero(can_be_cut & (rng.random(len(images)) < FRAGMENT_PROBABILITY))
+    fragments = _cut_fragments(images[cut].astype(np.float32), is_trousers[cut], is_dress[cut], rng)
+    is_large_enough = (fragments > 0).sum(axis=(1, 2)) >= MIN_FRAGMENT_PIXELS
+    cut, fragments = cut[is_large_enough], fragments[is_large_enough]
+    images[cut] = _to_uint8(_sharpen(warp_and_fit(fragments, Warp()), FRAGMENT_SHARPNESS_RANGE, rng))
     one_hot_labels[cut] = 1 / one_hot_labels.shape[1]
 
-    share = np.full(len(images), DISTURBED_SHARE)
-    share[cut] = DISTURBED_FRAGMENT_SHARE
-    disturbed = np.flatnonzero(generator.random(len(images)) < share)
-    is_shoe = is_shoe[disturbed]
-    garments = images[disturbed].astype(np.float32)
-    is_paired = is_shoe & (generator.random(len(garments)) < PAIRED_SHARE)
-    garments[is_paired] = _pairs(garments[is_paired], generator)
-    garments = _reshaped(garments, **_shapes(is_shoe, generator))
-    images[disturbed] = _pixels(_sharpened(_shaded(garments, generator), SHARPENING, generator))
+    probability = np.full(len(images), AUGMENT_PROBABILITY)
+    probability[cut] = AUGMENT_FRAGMENT_PROBABILITY
+    selected = np.flatnonzero(rng.random(len(images)) < probability)
+    is_shoe = is_shoe[selected]
+    augmented = images[selected].astype(np.float32)
+    is_paired = is_shoe & (rng.random(len(augmented)) < PAIR_PROBABILITY)
+    augmented[is_paired] = _make_pairs(augmented[is_paired], rng)
+    augmented = warp_and_fit(augmented, _random_warp(is_shoe, rng))
+    images[selected] = _to_uint8(_sharpen(_shade(augmented, rng), SHARPNESS_RANGE, rng))
 
 
-def _fragments(
-    images: np.ndarray, is_trousers: np.ndarray, is_dress: np.ndarray, generator: np.random.Generator
+def _cut_fragments(
+    images: np.ndarray, is_trousers: np.ndarray, is_dress: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Cut out what is no whole garment: trousers' upper part, the lower part of the others, or a round piece.
+    """Cut a fragment out of each garment: the upper part of trousers, the lower part or a round piece of the others.
 
-    They stand for shorts, skirts and hats, which no class of Fashion-MNIST has.
+    The fragments stand for shorts, skirts and hats, for which Fashion-MNIST has no class.
 
     Args:
         images: (n, 28, 28) float32.
         is_trousers: (n,) bool.
         is_dress: (n,) bool.
-        generator: of chance.
+        rng: random generator.
 
     Returns:
-        (n, 28, 28) float32, each piece where it was.
+        (n, 28, 28) float32, each fragment at its place in the garment and 0 elsewhere.
     """
     num_images = len(images)
-    top, left, height, width = _boxes(images)
+    top, left, height, width = bounding_boxes(images)
+    trousers, dress = per_image(is_trousers), per_image(is_dress)
 
-    def drawn(least: float, most: float) -> np.ndarray:
-        return _column(generator.uniform(least, most, num_images))
+    def uniform(low: float, high: float) -> np.ndarray:
+        return per_image(rng.uniform(low, high, num_images))
 
-    row, column = np.arange(SIZE)[:, np.newaxis], np.arange(SIZE)
-    is_upper = row < top + height * drawn(0.32, 0.55)
+    row, column = np.arange(IMAGE_SIZE)[:, np.newaxis], np.arange(IMAGE_SIZE)
+    is_upper_part = row < top + height * uniform(0.32, 0.55)
 
-    waist = np.where(_column(is_dress), drawn(0.5, 0.75), drawn(0.38, 0.65))
-    sleeve = width * drawn(0, 0.22) * ~_column(is_dress)
-    is_lower = (row >= top + height * waist) & (column >= left + sleeve) & (column < left + width - sleeve)
+    waist = np.where(dress, uniform(0.5, 0.75), uniform(0.38, 0.65))
+    sleeve = width * uniform(0, 0.22) * ~dress
+    is_lower_part = (row >= top + height * waist) & (column >= left + sleeve) & (column < left + width - sleeve)
 
-    # A superellipse without a part of its lower half: something between a cap, a hat and a patch.
-    x = (column - left - width * drawn(0.35, 0.65)) / (width * drawn(0.22, 0.42))
-    y = (row - top - height * drawn(0.3, 0.6)) / (height * drawn(0.18, 0.35))
-    power = drawn(1.5, 4)
-    is_round_piece = (np.abs(x) ** power + np.abs(y) ** power < 1) & (y <= drawn(0.1, 1))
+    # The shape of a hat or cap: a superellipse with some of its lower half cut off.
+    x = (column - left - width * uniform(0.35, 0.65)) / (width * uniform(0.22, 0.42))
+    y = (row - top - height * uniform(0.3, 0.6)) / (height * uniform(0.18, 0.35))
+    exponent = uniform(1.5, 4)
+    is_in_round_piece = (np.abs(x) ** exponent + np.abs(y) ** exponent < 1) & (y <= uniform(0.1, 1))
 
-    is_round = ~_column(is_trousers) & (drawn(0, 1) < 1 / 3)
-    is_kept = np.where(is_round, is_round_piece, np.where(_column(is_trousers), is_upper, is_lower))
-    # A round piece has no gaps where there was ground, between sleeve and body.
-    images = np.where(is_round & (images < FAINT), _column(_means(images, _ink(images))), images)
+    is_round = ~trousers & (uniform(0, 1) < 1 / 3)
+    is_kept = np.where(is_round, is_in_round_piece, np.where(trousers, is_upper_part, is_lower_part))
+    # Background between sleeve and body would leave gaps in a round piece.
+    images = np.where(is_round & (images < BACKGROUND_MAX), per_image(_means(images, images > 0)), images)
     return np.where(is_kept, images, 0).astype(np.float32)
 
 
-def _pairs(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Put a second shoe before the first, further down and to one side, sometimes mirrored.
+def _make_pairs(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Place a copy of each shoe in front of it, lower and to the left or right, sometimes flipped.
 
     Args:
         images: (n, 28, 28) float32.
-        generator: of chance.
+        rng: random generator.
 
     Returns:
-        (n, 28, 28) float32, both made small enough to fit.
+        (n, 28, 28) float32, both shoes scaled down to fit.
     """
-    _, _, height, _ = _boxes(images)
-    apart_y = height * _column(generator.uniform(0.4, 1.1, len(images)))
-    apart_x = _column(generator.uniform(-8, 8, len(images)))
-    shrinking = np.maximum(height + apart_y + 2, SIZE + np.abs(apart_x)) / SIZE
-    x, y = shrinking * COLUMNS, shrinking * ROWS
-    is_mirrored = _column(generator.random(len(images)) < 0.3)
-    behind = _sampled(images, x + apart_x / 2, y + apart_y / 2)
-    before = _sampled(np.where(is_mirrored, images[:, :, ::-1], images), x - apart_x / 2, y - apart_y / 2)
-    return np.where(before > FAINT, before, behind)
+    _, _, height, _ = bounding_boxes(images)
+    offset_y = height * per_image(rng.uniform(0.4, 1.1, len(images)))
+    offset_x = per_image(rng.uniform(-8, 8, len(images)))
+    scale = np.maximum(height + offset_y + 2, IMAGE_SIZE + np.abs(offset_x)) / IMAGE_SIZE
+    x, y = scale * X, scale * Y
+    is_flipped = per_image(rng.random(len(images)) < 0.3)
+    back = sample(images, x + offset_x / 2, y + offset_y / 2)
+    front = sample(np.where(is_flipped, images[:, :, ::-1], images), x - offset_x / 2, y - offset_y / 2)
+    return np.where(front > BACKGROUND_MAX, front, back)
 
 
-def _shapes(is_shoe: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw the arguments of `_reshaped`: how each garment lies before the camera."""
+def _random_warp(is_shoe: np.ndarray, rng: np.random.Generator) -> Warp:
     num_images = len(is_shoe)
-    angle = generator.normal(0, TILT, num_images)
-    is_turned = is_shoe & (generator.random(num_images) < TURNED_SHARE)
-    angle[is_turned] = generator.uniform(-np.pi, np.pi, is_turned.sum())
-    return {
-        "angle": angle,
-        "log_aspect": generator.uniform(*LOG_ASPECT, num_images),
-        "shear": generator.normal(0, SHEAR, num_images),
-        "bend": generator.uniform(*BEND, num_images),
-        "taper": generator.uniform(-TAPER, TAPER, num_images),
-    }
-
-
-def _reshaped(images: np.ndarray, **shape: np.ndarray) -> np.ndarray:
-    """Bend, taper, stretch, shear and turn garments, and fit them to the image again, as the data set's are.
-
-    Args:
-        images: (n, 28, 28) float32.
-        shape: `angle` in radians, `log_aspect`, `shear`, `bend` and `taper`, (n,) each, 0 where left out.
-
-    Returns:
-        (n, 28, 28) float32, in the middle, the longer edge of what is not faint 28 pixels.
-    """
-    angle, log_aspect, shear, bend, taper = (
-        _column(shape.get(name, np.zeros(len(images)))).astype(np.float32)
-        for name in ("angle", "log_aspect", "shear", "bend", "taper")
+    angle = rng.normal(0, ANGLE_STD, num_images)
+    is_any_angle = is_shoe & (rng.random(num_images) < ANY_ANGLE_PROBABILITY)
+    angle[is_any_angle] = rng.uniform(-np.pi, np.pi, is_any_angle.sum())
+    return Warp(
+        angle=angle,
+        log_aspect=rng.uniform(*LOG_ASPECT_RANGE, num_images),
+        shear=rng.normal(0, SHEAR_STD, num_images),
+        bend=rng.uniform(*BEND_RANGE, num_images),
+        taper=rng.uniform(-MAX_TAPER, MAX_TAPER, num_images),
     )
-    half = SIZE / 2
-    cosine, sine, stretch = np.cos(angle), np.sin(angle), np.exp(log_aspect / 2)
-    # Turned after sheared after stretched, as a matrix of determinant 1.
-    a, b = cosine * stretch, (cosine * shear - sine) / stretch
-    c, d = sine * stretch, (sine * shear + cosine) / stretch
-
-    # Where the garment's pixels come to lie, and between which edges.
-    x = COLUMNS / (1 + taper * ROWS / half)
-    y = ROWS - bend * x**2 / half
-    ink = images > FAINT
-    ink |= ~ink.any(axis=(1, 2), keepdims=True)  # an empty image counts as full, so that it has edges
-    middles, extents = [], []
-    for place, footprint in ((a * x + b * y, np.abs(a) + np.abs(b)), (c * x + d * y, np.abs(c) + np.abs(d))):
-        least = np.where(ink, place, np.inf).min(axis=(1, 2), keepdims=True)
-        most = np.where(ink, place, -np.inf).max(axis=(1, 2), keepdims=True)
-        middles.append((least + most) / 2)
-        extents.append(most - least + footprint)
-
-    # And back: where each pixel of the result comes from.
-    scale = np.maximum(*extents) / SIZE
-    x, y = scale * COLUMNS + middles[0], scale * ROWS + middles[1]
-    x, y = d * x - b * y, a * y - c * x
-    y = y + bend * x**2 / half
-    x = x * (1 + taper * y / half)
-    return _sampled(images, x, y)
 
 
-def _shaded(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Redraw brightness and contrast, and add folds and noise: other cloth in another light.
+def _shade(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a new brightness and contrast for each garment, and add folds and noise.
 
     Args:
         images: (n, 28, 28) float32.
-        generator: of chance.
+        rng: random generator.
 
     Returns:
-        (n, 28, 28) float32, 1 to 255 on the garment, its brightest pixel 255 as in the data set, and 0 around it.
+        (n, 28, 28) float32: 1 to 255 on the garment, scaled to a maximum of 255 as in Fashion-MNIST, and 0 elsewhere.
     """
     num_images = len(images)
-    is_garment = images > FAINT
-    contrast = generator.uniform(*CONTRAST, num_images) * np.where(generator.random(num_images) < INVERTED_SHARE, -1, 1)
-    shaded = _column(contrast) * (images - _column(_means(images, is_garment)))
-    shaded += _column(generator.uniform(*BRIGHTNESS, num_images))
+    is_foreground = images > BACKGROUND_MAX
+    contrast = rng.uniform(*CONTRAST_RANGE, num_images) * np.where(rng.random(num_images) < INVERT_PROBABILITY, -1, 1)
+    shaded = per_image(contrast) * (images - per_image(_means(images, is_foreground)))
+    shaded += per_image(rng.uniform(*BRIGHTNESS_RANGE, num_images))
 
-    knots = generator.standard_normal((num_images, FOLDS_ACROSS, FOLDS_ACROSS), np.float32)
-    distances = np.arange(FOLDS_ACROSS) - np.linspace(0, FOLDS_ACROSS - 1, SIZE)[:, np.newaxis]
-    between = np.maximum(0, 1 - np.abs(distances)).astype(np.float32)
-    shaded += _column(generator.exponential(FOLDS, num_images)) * (between @ knots @ between.T)
-    shaded += _column(generator.exponential(NOISE, num_images)) * generator.standard_normal(images.shape, np.float32)
+    grid = rng.standard_normal((num_images, FOLD_GRID_SIZE, FOLD_GRID_SIZE), np.float32)
+    distances = np.arange(FOLD_GRID_SIZE) - np.linspace(0, FOLD_GRID_SIZE - 1, IMAGE_SIZE)[:, np.newaxis]
+    interpolation = np.maximum(0, 1 - np.abs(distances)).astype(np.float32)  # linear, (28, grid size)
+    folds = interpolation @ grid @ interpolation.T
+    shaded += per_image(rng.exponential(MEAN_FOLD_STRENGTH, num_images)) * folds
+    shaded += per_image(rng.exponential(MEAN_NOISE_STD, num_images)) * rng.standard_normal(images.shape, np.float32)
 
-    shaded = np.where(is_garment, np.clip(shaded, 1, 255), 0)
+    shaded = np.where(is_foreground, np.clip(shaded, 1, 255), 0)
     return shaded * (255 / np.maximum(1, shaded.max(axis=(1, 2), keepdims=True)))
 
 
-def _sharpened(images: np.ndarray, strengths: tuple[float, float], generator: np.random.Generator) -> np.ndarray:
-    """Sharpen garments within their outline, by strengths between these; a negative one blurs."""
+def _sharpen(images: np.ndarray, strength_range: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Sharpen each garment within its outline by a random strength; a negative strength blurs."""
     blurred = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     blurred = blurred[:, :-2] / 4 + blurred[:, 1:-1] / 2 + blurred[:, 2:] / 4
     blurred = blurred[:, :, :-2] / 4 + blurred[:, :, 1:-1] / 2 + blurred[:, :, 2:] / 4
-    strength = _column(generator.uniform(*strengths, len(images)))
-    return np.where(images > FAINT / 2, np.clip(images + strength * (images - blurred), 1, 255), 0)
+    strength = per_image(rng.uniform(*strength_range, len(images)))
+    sharpened = np.clip(images + strength * (images - blurred), 1, 255)
+    return np.where(images > BACKGROUND_MAX / 2, sharpened, 0)
 
 
-def _sampled(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Look images up between their pixels, black around.
-
-    Args:
-        images: (n, 28, 28) float32, n at most `BLOCK`.
-        x: (n, 28, 28), for each pixel of the result the column in the image that it comes from, from the middle.
-        y: the same of rows.
-
-    Returns:
-        (n, 28, 28) float32.
-    """
-    import cv2
-
-    if len(images) == 0:
-        return images
-    # One tall image takes one call: all below one another, each in a black frame of a pixel.
-    framed = SIZE + 2
-    tall = np.pad(images, ((0, 0), (1, 1), (1, 1))).reshape(-1, framed)
-    middle = (framed - 1) / 2
-    first_row = framed * np.arange(len(images))[:, np.newaxis, np.newaxis]
-    columns = np.clip(x + middle, 0, framed - 1)
-    rows = np.clip(y + middle, 0, framed - 1) + first_row
-    found = cv2.remap(
-        tall.astype(np.float32),
-        columns.reshape(-1, SIZE).astype(np.float32),
-        rows.reshape(-1, SIZE).astype(np.float32),
-        cv2.INTER_LINEAR,
-    )
-    return found.reshape(images.shape)
+def _means(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the mean of each image over its mask, (n,), or 0 where the mask is empty."""
+    return (images * mask).sum(axis=(1, 2)) / np.maximum(1, mask.sum(axis=(1, 2)))
 
 
-def _boxes(images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Give the first row and column of what is not black, its height and its width, (n, 1, 1) each."""
-    ink = _ink(images)
-    rows, columns = np.any(ink, axis=2), np.any(ink, axis=1)
-    first_row, first_column = (_column(line.argmax(axis=1)) for line in (rows, columns))
-    past_row, past_column = (_column(SIZE - line[:, ::-1].argmax(axis=1)) for line in (rows, columns))
-    return first_row, first_column, past_row - first_row, past_column - first_column
-
-
-def _means(images: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    return (images * is_counted).sum(axis=(1, 2)) / np.maximum(1, is_counted.sum(axis=(1, 2)))
-
-
-def _ink(images: np.ndarray) -> np.ndarray:
-    return images > 0
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    """Make a value an image, (n,), fit for arithmetic with images, (n, 1, 1)."""
-    return values[:, np.newaxis, np.newaxis]
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
+def _to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(images), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Watch a run while it trains: a progress bar in a terminal, a figure in a notebook."""
+"""Watch a training: a progress bar in a terminal, a figure in a notebook."""
 
 import logging
 from typing import Any, Self
@@ -10,50 +10,49 @@ from rich.table import Column
 
 from fmnist import plots
 from fmnist.errors import one_line
-from fmnist.runs import run as runs
+from fmnist.runs.history import History, history_row
 
 log = logging.getLogger("fmnist")
 
 Logs = dict[str, float] | None
-SHOWN = ("loss", "accuracy", "precision", "recall")
-VALUES_COLUMN = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+SHOWN_METRICS = ("loss", "accuracy", "precision", "recall")
 
 
 class LiveCurves(keras.callbacks.Callback):
-    """Redraw the training curves in a notebook's cell after every epoch."""
+    """Redraw the training curves in the output of a notebook's cell after every epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.history: runs.History = []
-        self.handle: Any = None
+        self.history: History = []
+        self.display_handle: Any = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Begin with an empty figure."""
-        self.history, self.handle = [], None
+        """Start with an empty figure."""
+        self.history, self.display_handle = [], None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Put the new figure where the last one was."""
-        self.history.append(runs.history_row(epoch, logs or {}))
+        """Replace the figure."""
+        self.history.append(history_row(epoch, logs or {}))
         try:
             self._draw()
         except Exception as error:
-            log.warning("the curves could not be drawn, training goes on: %s", one_line(error))
+            log.warning("the curves could not be drawn, training continues: %s", one_line(error))
 
     def _draw(self) -> None:
         from IPython.display import Image, display
 
         picture = Image(plots.png(plots.training_curves(self.history)), format="png")
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)
+        if self.display_handle is None:
+            self.display_handle = display(picture, display_id=True)
         else:
-            self.handle.update(picture)
+            self.display_handle.update(picture)
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Show a bar with the time left and the last values, and leave a line for every epoch.
+    """Show a bar with the remaining time and the latest metrics, and print a line for every epoch.
 
-    It is a context manager, so that the bar is cleared away whatever ends the run. Where the console is no
-    terminal there is no bar, only the lines.
+    It is a context manager, so that the bar is removed however the training ends. A console that is no terminal gets
+    the lines only.
     """
 
     def __init__(self, console: Console):
@@ -65,14 +64,19 @@ class ProgressBar(keras.callbacks.Callback):
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            # The values give way where the terminal is narrow, the time left does not.
-            TextColumn("{task.fields[values]}", style="dim", markup=False, table_column=VALUES_COLUMN),
+            # In a narrow terminal the metrics are cut off, the remaining time is not.
+            TextColumn(
+                "{task.fields[metrics]}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
             console=console,
             expand=True,
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.progress.add_task("", total=None, values="")
+        self.task = self.progress.add_task("", total=None, metrics="")
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -82,28 +86,28 @@ class ProgressBar(keras.callbacks.Callback):
         self.progress.stop()
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Learn how long the run is."""
+        """Set the number of steps."""
         self.progress.update(self.task, total=self.params["epochs"] * self.params["steps"])
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Name the epoch."""
-        # reset, not updated: the epochs that a resumed run has behind it say nothing of the time left
+        """Show the number of the epoch."""
+        # reset and not update: the epochs before a resume must not count in the estimate of the remaining time
         if epoch > 0 and not self.progress.tasks[0].completed:
             self.progress.reset(self.task, completed=epoch * self.params["steps"])
         self.progress.update(self.task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Move on by a step."""
-        self.progress.update(self.task, advance=1, values=_text(logs, "", digits=3))
+        """Advance by a step."""
+        self.progress.update(self.task, advance=1, metrics=_format_metrics(logs, "", digits=3))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Leave a line."""
-        line = f"epoch {epoch + 1}/{self.params['epochs']}  {_text(logs, '')}"
-        if validation := _text(logs, "val_"):
+        """Print a line."""
+        line = f"epoch {epoch + 1}/{self.params['epochs']}  {_format_metrics(logs, '')}"
+        if validation := _format_metrics(logs, "val_"):
             line += f"  validation  {validation}"
         self.console.print(line, highlight=False, soft_wrap=True)
 
 
-def _text(logs: Logs, prefix: str, digits: int = 4) -> str:
-    values = {name: (logs or {}).get(prefix + name) for name in SHOWN}
+def _format_metrics(logs: Logs, prefix: str, digits: int = 4) -> str:
+    values = {name: (logs or {}).get(prefix + name) for name in SHOWN_METRICS}
     return "  ".join(f"{name} {value:.{digits}f}" for name, value in values.items() if value is not None)

@@ -1,4 +1,4 @@
-"""What the command line prints with: text as it is, tables, one JSON document, errors in one line."""
+"""Output of the command line: plain text, tables, one JSON document, errors in one line."""
 
 import json
 import logging
@@ -15,18 +15,34 @@ from rich.text import Text
 from fmnist.errors import one_line, printable
 
 
-class Terminal(Console):
-    """Shows text as it is, in tables too: no markup, and nothing in the name of a file or a class steers it."""
+class PlainConsole(Console):
+    """A console without markup and emoji, which escapes control characters: a file name can contain anything."""
 
     def __init__(self, **options: Any):
         super().__init__(**options, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Give the text with its unprintable characters by number."""
+        """Return the text with its unprintable characters escaped."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
 
 
-errors = Terminal(stderr=True)
+stderr_console = PlainConsole(stderr=True)
+
+
+def console_for(as_json: bool) -> Console:
+    """Return the console for people: stdout, or stderr if stdout is for JSON."""
+    return stderr_console if as_json else PlainConsole()
+
+
+def print_json(as_json: bool, document: Any) -> None:
+    """Print a JSON document to stdout, if requested."""
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_error(error: BaseException) -> None:
+    """Print an error to stderr as one line."""
+    print(f"fmnist: error: {one_line(error)}", file=sys.stderr)
 
 
 def table(
@@ -35,7 +51,7 @@ def table(
     rows: Sequence[Sequence[str | Text]],
     justify: Literal["left", "right"] = "right",
 ) -> Table:
-    """Lay out text in columns: the first to the left, the others as asked."""
+    """Build a table. The first column is aligned to the left, the others as `justify` says."""
     result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
     for number, name in enumerate(columns):
         result.add_column(name, justify=justify if number else "left")
@@ -44,40 +60,24 @@ def table(
     return result
 
 
-def out(as_json: bool) -> Console:
-    """Give the console for people: stdout, unless that is kept for JSON."""
-    return errors if as_json else Terminal()
-
-
-def give(as_json: bool, document: Any) -> None:
-    """Print the one JSON document, if it was asked for."""
-    if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def complain(error: BaseException) -> None:
-    """Print an error as one line."""
-    print(f"fmnist: error: {one_line(error)}", file=sys.stderr)
-
-
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep TensorFlow's greeting, which no setting turns off, out of the terminal."""
+    """Suppress stderr: no setting turns TensorFlow's messages at import off."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(devnull)
 
 
 def show_log() -> None:
-    """Let what the package logs stand on stderr, a line each."""
+    """Print the package's log messages to stderr, one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("fmnist: %(message)s"))
     log = logging.getLogger("fmnist")
@@ -86,8 +86,8 @@ def show_log() -> None:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log lines name files, and a file's name may hold anything."""
+    """A formatter that escapes control characters: messages contain file names."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Give the line without its traceback."""
+        """Return the line without its traceback."""
         return printable(super().formatMessage(record))

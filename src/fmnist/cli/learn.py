@@ -1,0 +1,234 @@
+"""The commands to learn with: data, explore, train, evaluate."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fmnist.cli.options import AsJson, DataFolder, Debug, find_run, require_backend
+from fmnist.cli.terminal import console_for, print_json, quiet_stderr, stderr_console
+from fmnist.config import PRESETS, Config
+from fmnist.errors import FmnistError, one_line
+
+if TYPE_CHECKING:
+    from fmnist.runs.run import Run
+
+DEFAULT_PRESET = "fast"
+
+
+def data(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Find or download the data set and verify it."""
+    from fmnist.data.dataset import load
+
+    dataset = load(data)
+    name = "Fashion-MNIST, verified by SHA-256" if dataset.is_fashion_mnist else "another data set in the same format"
+    console = console_for(as_json)
+    console.print(f"{name}; from {dataset.source}", soft_wrap=True)
+    console.print(f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images")
+    document = {
+        "source": dataset.source,
+        "is_fashion_mnist": dataset.is_fashion_mnist,
+        "num_train_images": len(dataset.train_images),
+        "num_test_images": len(dataset.test_images),
+        "class_names": list(dataset.class_names),
+        "sha256": dataset.sha256,
+    }
+    print_json(as_json, document)
+
+
+def explore(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the figures.")] = Path("explore"),
+    data: DataFolder = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print tables about the data and save figures."""
+    from fmnist.cli import tables
+    from fmnist.data.dataset import load
+    from fmnist.evaluation.explore import save_figures, summarize
+
+    dataset = load(data)
+    summary = summarize(dataset)
+    figures = save_figures(dataset, summary, folder)
+    console = console_for(as_json)
+    console.print(tables.parts_table(summary))
+    console.print(tables.classes_table(summary))
+    duplicates = summary["duplicates"]
+    console.print(
+        f"Duplicate images, byte by byte: {duplicates['train']} in training, {duplicates['test']} in test, "
+        f"{duplicates['across']} of test in training"
+    )
+    console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True)
+    print_json(as_json, {**summary, "figures": [str(path) for path in figures]})
+
+
+def train(
+    preset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.", show_default=DEFAULT_PRESET)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="the preset's")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything random.", show_default="0")
+    ] = None,
+    full: Annotated[
+        bool | None, typer.Option("--full", help="Train on all images, without a validation split.", show_default=False)
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="New folder for the run.", show_default="runs/PRESET-TIME")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run with its own settings.")
+    ] = None,
+    data: DataFolder = None,
+    backend: Annotated[
+        Literal["tensorflow", "jax"] | None,
+        typer.Option(help="Keras backend.", show_default="KERAS_BACKEND or tensorflow"),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run folder.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network; its curves are redrawn after every epoch."""
+    if preset and preset not in PRESETS:
+        raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
+    if resume and run:
+        raise typer.BadParameter("a run is resumed in its own folder; omit --run", param_hint="'--resume'")
+    settings = {"epochs": epochs, "seed": seed, "full": full, "data": str(data) if data else None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    require_backend(backend)
+    if tensorboard and not find_spec("tensorboard"):
+        raise ModuleNotFoundError(name="tensorboard")
+    from fmnist.data.dataset import load, load_from
+    from fmnist.runs.run import new_run_folder, open_run
+
+    if resume:
+        interrupted_run = open_run(resume)
+        config, folder = interrupted_run.config, interrupted_run.folder
+        refuse_other_settings(interrupted_run, {"preset": preset, **given} if preset else given)
+        if interrupted_run.status == "finished":
+            console_for(as_json).print(f"{folder} is finished: nothing to do", soft_wrap=True)
+            print_json(as_json, training_summary(interrupted_run))
+            return
+    else:
+        config = Config.from_preset(preset or DEFAULT_PRESET, **given)
+        folder = run or new_run_folder(config.preset)
+    with explain_interruption(folder):
+        dataset = load_from(config.data) if resume else load(config.data)
+        with quiet_stderr():
+            import keras
+
+            from fmnist.training import progress
+            from fmnist.training import train as training
+        start = partial(training.resume, folder) if resume else partial(training.train, config, folder=folder)
+        callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+        stderr_console.print(f"{'Resuming' if resume else 'Training'} {config.preset} in {folder}", soft_wrap=True)
+        with progress.ProgressBar(stderr_console) as bar:
+            finished = start([bar, *callbacks], dataset=dataset)
+    document = training_summary(finished)
+    console = console_for(as_json)
+    if document["val_accuracy"] is not None:
+        console.print(f"Validation accuracy {document['val_accuracy']:.2%} after {config.epochs} epochs")
+    console.print(f"Trained in {document['train_seconds']:.0f} s: {folder}", soft_wrap=True)
+    print_json(as_json, document)
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run.", show_default="the newest")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws the two random test images.", show_default="random")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a run on all test images and write its report."""
+    from fmnist.cli import tables
+    from fmnist.evaluation.evaluate import evaluate as evaluate_run
+
+    chosen = find_run(run)
+    evaluation = evaluate_run(chosen, seed)
+    console = console_for(as_json)
+    console.print(tables.scores_table(f"{chosen.folder} on {evaluation['num_images']:,} test images", evaluation))
+    console.print("Keras' values differ because Keras counts every probability above 0.5, over all classes at once.")
+    console.print(tables.class_scores_table(evaluation))
+    console.print(tables.confusion_table(evaluation))
+    for sample in evaluation["samples"]:
+        console.print(tables.sample_sentence(sample), highlight=False)
+    console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
+    print_json(as_json, evaluation)
+
+
+def training_summary(run: "Run") -> dict[str, Any]:
+    """Return the JSON document of a finished training."""
+    manifest = run.manifest()
+    return {
+        "run": str(run.folder),
+        "preset": run.config.preset,
+        "seed": run.config.seed,
+        "epochs": run.config.epochs,
+        "parameters": manifest.parameters,
+        "train_seconds": manifest.train_seconds,
+        "val_accuracy": run.history()[-1]["val_accuracy"],
+    }
+
+
+def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
+    """Raise an `FmnistError` if an option contradicts the settings of the run to resume."""
+    planned = run.config.to_json()
+    if "data" in given:
+        given = {**given, "data": str(Path(given["data"]).expanduser().absolute())}
+    for name, value in given.items():
+        if value == planned[name]:
+            continue
+        if name == "epochs":
+            raise FmnistError(
+                f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs, which its learning rate "
+                f"follows; omit --epochs, or train {value} epochs into a new folder"
+            )
+        option = f"--{name}" if value is True else f"--{name} {value}"
+        raise FmnistError(
+            f"{option}, but {run.folder} was started with {name} {planned[name]}; omit --{name}, or train into a new "
+            "folder"
+        )
+
+
+@contextmanager
+def explain_interruption(folder: Path) -> Iterator[None]:
+    """Print what an interrupted training leaves in its folder and how to resume it. Handle SIGTERM like Ctrl-C."""
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        stderr_console.print(interruption_message(folder), soft_wrap=True)
+        raise
+    except OSError as error:
+        if not (folder / "config.json").is_file():
+            raise
+        raise FmnistError(f"{one_line(error)}; `fmnist train --resume {folder}` resumes training") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def interruption_message(folder: Path) -> str:
+    """Format what an interrupted training leaves, and what to do with it."""
+    from fmnist.runs.run import open_run
+
+    try:
+        num_epochs = len(open_run(folder).history())
+    except FmnistError:
+        return f"Interrupted before the run started: nothing in {folder} to resume."
+    resume = f"`fmnist train --resume {folder}` resumes it"
+    if num_epochs == 0:
+        return f"Interrupted before the first epoch was completed; {resume}."
+    epochs = "1 epoch" if num_epochs == 1 else f"{num_epochs} epochs"
+    return f"Interrupted after {epochs}; {resume}, `fmnist export {folder}` exports it as it is."

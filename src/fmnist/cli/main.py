@@ -1,0 +1,82 @@
+"""The command line: `fmnist` and its commands."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fmnist.cli import learn, use
+from fmnist.cli.terminal import print_error, show_log
+from fmnist.errors import FmnistError
+
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Learn": (learn.data, learn.explore, learn.train, learn.evaluate),
+    "Use": (use.predict, use.demo, use.export, use.doctor),
+}
+"""The commands, in the groups of `fmnist --help`."""
+EXTRAS = {"fastapi": "demo", "uvicorn": "demo", "tensorboard": "tensorboard"}
+"""Package to the extra that installs it. Every other optional package is in `train`."""
+
+
+class GroupedHelp(TyperGroup):
+    """A command group whose help lists the commands in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for each group."""
+        for title, functions in COMMANDS.items():
+            with formatter.section(title):
+                names = [function.__name__ for function in functions]
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+
+
+app = typer.Typer(
+    cls=GroupedHelp,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _function in (function for functions in COMMANDS.values() for function in functions):
+    app.command()(_function)
+
+
+def show_version(is_requested: bool) -> None:
+    """Print the version and exit, if requested."""
+    if is_requested:
+        from fmnist import __version__
+
+        typer.echo(f"fmnist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fmnist(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, evaluate and use a Fashion-MNIST classifier."""
+
+
+def main() -> None:
+    """Run the command line. Every error but a usage error is one line and exit code 1."""
+    show_log()
+    try:
+        app()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        print_error(explain_missing_package(error) if isinstance(error, ModuleNotFoundError) else error)
+        sys.exit(1)
+
+
+def explain_missing_package(error: ModuleNotFoundError) -> Exception:
+    """Turn a missing optional package into an error that names the extra to install."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package == "fmnist":
+        return error
+    return FmnistError(
+        f"this command needs the package {package}; `pip install 'fmnist[{EXTRAS.get(package, 'train')}]'` installs it"
+    )

@@ -1,0 +1,67 @@
+"""Options that several commands share, and what they select."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fmnist.errors import TENSORFLOW_EXTRA, FmnistError
+
+if TYPE_CHECKING:
+    from fmnist.runs.run import Run
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder of a data set in the same format.", show_default=False)
+]
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a finished run; `pretrained` is the model for photos that comes with fmnist.",
+        show_default="the newest run, else pretrained",
+    ),
+]
+PRETRAINED = Path("pretrained")
+
+
+def find_run(folder: Path | None) -> "Run":
+    """Open a run folder, or the newest finished run if no folder is given."""
+    from fmnist.runs.run import newest_finished_run, open_run
+
+    return open_run(folder) if folder else newest_finished_run()
+
+
+def find_model(folder: Path | None) -> "Run":
+    """Open a run folder, or the newest finished run, or the pretrained model if there is no run."""
+    from fmnist.runs import run as runs
+
+    if folder == PRETRAINED and not folder.exists():
+        return runs.open_pretrained()
+    return find_run(folder) if folder or runs.finished_runs(runs.RUNS_FOLDER) else runs.open_pretrained()
+
+
+def require_backend(backend: str | None) -> None:
+    """Select a Keras backend, and check that it is installed.
+
+    Args:
+        backend: `tensorflow` or `jax`. None takes what KERAS_BACKEND names, or TensorFlow.
+
+    Raises:
+        FmnistError: if the backend, or TensorFlow, which writes the ONNX file under any backend, is not installed.
+    """
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if not find_spec("keras"):
+        raise ModuleNotFoundError(name="keras")
+    missing = [name for name in dict.fromkeys([chosen, "tensorflow"]) if not find_spec(name)]
+    if missing:
+        raise FmnistError(
+            f"{' and '.join(missing)} missing: Keras needs a backend, and TensorFlow to export. Choose one: "
+            "`pip install 'fmnist[tensorflow-cpu]'` (Linux on x86-64, Windows), "
+            "`pip install 'fmnist[tensorflow]'` (macOS, Linux on ARM), "
+            f"`pip install 'fmnist[jax,{TENSORFLOW_EXTRA}]'` for --backend jax"
+        )

@@ -1,0 +1,110 @@
+"""Results as tables and sentences for the command line."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fmnist.cli.terminal import table
+
+if TYPE_CHECKING:
+    from fmnist.doctor import Check
+    from fmnist.inference.prediction import Prediction
+    from fmnist.runs.schemas import Int8Record
+
+STATUS_COLORS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def parts_table(summary: dict[str, Any]) -> Table:
+    """Build the table of the training and test part from what `summarize` returns."""
+    rows = [
+        [name, " x ".join(map(str, part["shape"])), part["dtype"], f"{part['min']} to {part['max']}",
+         f"{part['mean']:.4f}", f"{part['std']:.4f}"]
+        for name, part in summary["parts"].items()
+    ]  # fmt: skip
+    return table("Parts", ["part", "shape", "dtype", "pixels", "mean", "std"], rows)
+
+
+def classes_table(summary: dict[str, Any]) -> Table:
+    """Build the table of the classes from what `summarize` returns."""
+    counts = (summary["parts"][part]["class_counts"] for part in ("train", "test"))
+    rows = [
+        [row["label"], f"{train:,}", f"{test:,}", f"{row['mean']:.3f}", f"{100 * row['nonzero_fraction']:.1f} %"]
+        for row, train, test in zip(summary["classes"], *counts, strict=True)
+    ]
+    return table("Classes", ["class", "training images", "test images", "mean pixel", "pixels above 0"], rows)
+
+
+def scores_table(title: str, evaluation: dict[str, Any]) -> Table:
+    """Build the table of the overall scores of an evaluation."""
+    low, high = evaluation["accuracy_interval_95"]
+    macro = ", ".join(f"{evaluation[name]:.2%}" for name in ("precision_macro", "recall_macro", "f1_macro"))
+    rows = [
+        ["accuracy", f"{evaluation['accuracy']:.2%}"],
+        ["95 % interval", f"{low:.2%} to {high:.2%}"],
+        ["accuracy, single view", f"{evaluation['accuracy_single_view']:.2%}"],
+        ["precision, recall, F1 (macro)", macro],
+        ["Keras' precision, recall", f"{evaluation['keras_precision']:.2%}, {evaluation['keras_recall']:.2%}"],
+        ["expected calibration error", f"{evaluation['ece']:.2%}"],
+    ]
+    return table(title, ["", ""], rows)
+
+
+def class_scores_table(evaluation: dict[str, Any]) -> Table:
+    """Build the table of the scores of each class of an evaluation."""
+    rows = [
+        [row["label"], *(f"{row[name]:.1%}" for name in ("precision", "recall", "f1"))]
+        for row in evaluation["per_class"]
+    ]
+    return table("Classes", ["class", "precision", "recall", "F1"], rows)
+
+
+def confusion_table(evaluation: dict[str, Any]) -> Table:
+    """Build the confusion matrix of an evaluation as a table."""
+    names = evaluation["class_names"]
+    rows = [
+        [f"{index} {name}", *map(str, counts)]
+        for index, (name, counts) in enumerate(zip(names, evaluation["confusion"], strict=True))
+    ]
+    return table("Confusion (rows true, columns predicted)", ["", *map(str, range(len(names)))], rows)
+
+
+def sample_sentence(sample: dict[str, Any]) -> str:
+    """Format the prediction for a random test image as a sentence."""
+    verdict = "right" if sample["predicted"] == sample["true"] else "wrong"
+    return (
+        f"Random test image {sample['index']}: predicted {sample['predicted']} ({sample['probability']:.1%}), "
+        f"true {sample['true']}: {verdict}"
+    )
+
+
+def predictions_table(predictions: dict[int, tuple[str, "Prediction"]]) -> Table:
+    """Build the table of predictions, each with the name of its file."""
+    rows = [
+        [file, prediction.label, f"{prediction.probability:.1%}", _decision(prediction)]
+        for file, prediction in predictions.values()
+    ]
+    return table(None, ["file", "label", "probability", "accepted"], rows)
+
+
+def _decision(prediction: "Prediction") -> str:
+    if prediction.accepted is None:
+        return "no rejection rule"
+    return "yes" if prediction.accepted else f"not sure: {prediction.reason}"
+
+
+def int8_sentence(record: "Int8Record") -> str:
+    """Format what quantization costs as a sentence."""
+    same = f"the same class as the float graph for {record.same_top1:.2%} of {record.num_images:,} images"
+    if record.accuracy is None:
+        return f"{record.bytes:,} bytes; {same} ({record.compared_on})"
+    accuracy = f"validation accuracy {record.accuracy:.2%}, float {record.accuracy_float:.2%}"
+    return f"{record.bytes:,} bytes; {accuracy}; {same}"
+
+
+def checks_table(checks: "list[Check]") -> Table:
+    """Build the table of `fmnist doctor`."""
+    rows: list[list[str | Text]] = [
+        [check.name, Text(check.status, STATUS_COLORS[check.status]), check.found, check.hint or ""] for check in checks
+    ]
+    return table(None, ["", "status", "found", "hint"], rows, justify="left")

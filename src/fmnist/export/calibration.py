@@ -1,0 +1,117 @@
+"""Calibration: the temperature of the probabilities, and the rule that decides what is "not sure".
+
+Both are fitted on validation images. A run on all training images has none, and takes them from a run with the same
+settings that has.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist import metrics
+from fmnist.data.dataset import Split, evenly_spaced
+from fmnist.errors import FmnistError
+from fmnist.export.graph import LOG_EPSILON, CompleteGraph
+from fmnist.inference.rejection import RejectionRule
+from fmnist.runs.run import Run, finished_runs
+from fmnist.runs.schemas import RejectionRuleRecord, ValidationRecord
+
+log = logging.getLogger("fmnist")
+
+NUM_FITTED_IMAGES = 10_000
+"""Training images from which the class means and covariance of the features are estimated: a thousand per class."""
+
+Outputs = Callable[..., dict[str, np.ndarray]]
+"""A function like `Classifier.outputs`."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is fitted after training. The fields have the meaning of those in the manifest."""
+
+    temperature: float
+    calibrated_by: str | None
+    validation: ValidationRecord | None
+    rejection_rule: RejectionRuleRecord | None
+
+
+def calibrate(run: Run, network: keras.Sequential, images: Split, data_sha256: dict[str, str]) -> Calibration:
+    """Fit temperature and rejection rule on the validation images, or take them from another run.
+
+    The distribution of the features is estimated on training images in both cases. Scale and threshold are what needs
+    images that the network was not trained on.
+
+    Args:
+        run: the trained run.
+        network: its network, in float32.
+        images: its training and validation images.
+        data_sha256: hashes of its data.
+    """
+    graph = CompleteGraph(network, run.config.tta_views, temperature=1.0)
+    rule = fit_rejection_rule(graph.numpy_outputs, images)
+    if len(images.val_images):
+        return _fit_on_validation(run, graph, rule, images)
+    other = find_calibration_run(run, data_sha256)
+    if other is None:
+        log.warning(
+            "probabilities are not calibrated: a run on all training images takes temperature and threshold from a "
+            "finished run with the same settings and a validation split, and %s has none; train one without --full, "
+            "then `fmnist export %s`",
+            run.folder.absolute().parent,
+            run.folder,
+        )
+        return Calibration(1.0, None, None, None)
+    manifest = other.manifest()
+    assert manifest.rejection_rule
+    fitted = RejectionRule.from_record(manifest.rejection_rule)
+    rule = replace(rule, midpoint=fitted.midpoint, scale=fitted.scale, threshold=fitted.threshold)
+    return Calibration(manifest.temperature, other.name, None, rule.to_record())
+
+
+def fit_rejection_rule(outputs: Outputs, images: Split) -> RejectionRule:
+    """Estimate where the classes are among a model's features, from training images. Scale and threshold are unset."""
+    indices = evenly_spaced(len(images.train_images), NUM_FITTED_IMAGES)
+    features = outputs(images.train_images[indices], single_view=True)["features"]
+    return RejectionRule.fit(features, images.train_labels[indices])
+
+
+def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, images: Split) -> Calibration:
+    from scipy.special import softmax
+
+    outputs = graph.numpy_outputs(images.val_images)
+    log_probabilities = np.log(outputs["probabilities"] + LOG_EPSILON)
+    temperature = metrics.fit_temperature(log_probabilities, images.val_labels)
+    rule = rule.calibrated(softmax(log_probabilities / temperature, axis=1), outputs["features"])
+    validation = ValidationRecord(
+        num_images=len(images.val_images),
+        accuracy=float((log_probabilities.argmax(axis=1) == images.val_labels).mean()),
+        cross_entropy=metrics.cross_entropy(log_probabilities / temperature, images.val_labels),
+    )
+    return Calibration(temperature, run.name, validation, rule.to_record())
+
+
+def find_calibration_run(run: Run, data_sha256: dict[str, str]) -> Run | None:
+    """Find the newest finished run beside a run that differs only in seed and validation split.
+
+    Args:
+        run: a run on all training images.
+        data_sha256: hashes of its data; the other run must have been trained on the same.
+    """
+
+    def settings(other: Run) -> dict[str, Any]:
+        return {**other.config.to_json(), "full": None, "seed": None}
+
+    def is_suitable(other: Run) -> bool:
+        if other.config.full or settings(other) != settings(run) or other.status != "finished":
+            return False
+        try:
+            return other.manifest().rejection_rule is not None and other.environment().data_sha256 == data_sha256
+        except FmnistError:
+            return False
+
+    suitable = [other for other in finished_runs(run.folder.absolute().parent) if is_suitable(other)]
+    return max(suitable, key=lambda other: other.created, default=None)

@@ -1,0 +1,154 @@
+"""Files: written whole or not at all, read within bounds, and locked against a second process."""
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fmnist.errors import FmnistError
+
+log = logging.getLogger("fmnist")
+
+MAX_DOCUMENT_BYTES = 2**20
+"""Limit for JSON documents and tables. This package writes about a thousandth of it."""
+MAX_MODEL_BYTES = 2**28
+"""Limit for weights and graphs: about 60 million float32 values."""
+
+
+class UnsuitableFileError(FmnistError):
+    """A path is no regular file, or the file is too large."""
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that neither a crash nor a reader ever sees half of it.
+
+    The bytes go to a temporary file in the same folder, are synced to the disk, and get their name by `os.replace`.
+    The folder is synced last.
+
+    Args:
+        path: the file to create or replace; its folder exists.
+        content: the complete content.
+
+    Raises:
+        OSError: if the file cannot be written, with `path` as its file name. The previous content is intact and no
+            temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder, and persists names by itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_temporary_file(path: Path) -> bool:
+    """Check whether a file name is one that `write_atomic` uses while it writes."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}", path.name) is not None
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files of killed processes. No other process may be writing to the folder."""
+    for path in filter(is_temporary_file, list(folder.iterdir())):
+        path.unlink(missing_ok=True)
+
+
+def read_bounded(path: Path, max_bytes: int, hint: str, *, follow_links: bool = False) -> bytes:
+    """Read a regular file of bounded size.
+
+    Type and size are checked before anything is read: a pipe or a device might never end, and a link in a downloaded
+    folder could point to any file on this machine.
+
+    Args:
+        path: the file.
+        max_bytes: largest size allowed.
+        hint: what to do if the file cannot be used, for the error message.
+        follow_links: whether `path` may be a symbolic link.
+
+    Returns:
+        The content.
+
+    Raises:
+        UnsuitableFileError: if it is no regular file, or too large.
+        FmnistError: if it is missing or not readable.
+    """
+    try:
+        status = path.stat() if follow_links else path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsuitableFileError(f"{path} is {_file_type(status.st_mode)}; expected a regular file, so {hint}")
+        if status.st_size > max_bytes:
+            raise UnsuitableFileError(f"{path} has {status.st_size:,} bytes; expected at most {max_bytes:,}, so {hint}")
+        with path.open("rb") as file:
+            return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise FmnistError(f"{path} is missing; {hint}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise FmnistError(f"{path} cannot be read ({reason}); {hint}") from error
+
+
+def _file_type(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of some bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder until the block or the process ends, however it ends.
+
+    The lock is on the folder itself, so no lock file can be left behind. Windows cannot lock a folder: there the block
+    runs without a lock.
+
+    Args:
+        folder: an existing folder.
+
+    Raises:
+        FmnistError: if another process, or this one, holds the lock.
+        OSError: if the folder cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FmnistError(
+                f"{folder} is in use by another fmnist process; wait until it has ended, or name another folder"
+            ) from error
+        except OSError as error:
+            log.warning("%s cannot be locked (%s); make sure no other process writes there", folder, error.strerror)
+        yield
+    finally:
+        os.close(descriptor)

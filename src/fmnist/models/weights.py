@@ -1,0 +1,129 @@
+"""Weights and optimizer states as NumPy arrays, and the network of a run."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from fmnist.data.dataset import MAX_CLASSES
+from fmnist.errors import FmnistError
+from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
+from fmnist.models.networks import build_network
+from fmnist.runs.run import PRETRAINED_FOLDER, Run, open_run
+
+
+def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
+    """Return the weights of a network as float32 arrays by name, `layer/variable`. Seed generators are left out."""
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(network).items()}
+
+
+def set_weights(network: keras.Sequential, weights: dict[str, np.ndarray], source: Path) -> None:
+    """Set the weights of a network.
+
+    Args:
+        network: a network of the same architecture as that of the weights.
+        weights: arrays by name, as from `get_weights`.
+        source: where the weights come from, for the error message.
+
+    Raises:
+        FmnistError: if a name or a shape differs.
+    """
+    variables = _variables(network)
+    if variables.keys() != weights.keys():
+        different = ", ".join(sorted(variables.keys() ^ weights.keys()))
+        raise FmnistError(f"{source} does not fit the network {network.name}: only one of them has {different}")
+    for name, variable in variables.items():
+        if tuple(variable.shape) != weights[name].shape:
+            raise FmnistError(
+                f"{source} does not fit the network {network.name}: {name} has shape {weights[name].shape}; "
+                f"expected {tuple(variable.shape)}"
+            )
+        variable.assign(weights[name])
+
+
+def _variables(network: keras.Sequential) -> dict[str, keras.Variable]:
+    return {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.weights}
+
+
+def load_model(run: Run | str | Path) -> keras.Sequential:
+    """Load the trained network of a run.
+
+    The weights file contains only arrays, so loading it runs no code.
+
+    Args:
+        run: the run, or its folder.
+
+    Returns:
+        The network in float32, with the weights of the last completed epoch. Its input is
+        `fmnist.data.dataset.normalize(images)`.
+
+    Raises:
+        FmnistError: if the run has no weights, or they are damaged or do not fit the network.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    weights = read_weights(run)
+    network = build_network(run.config, weights["head/bias"].size, "float32")
+    set_weights(network, weights, run.weights_path)
+    return network
+
+
+def read_weights(run: Run) -> dict[str, np.ndarray]:
+    """Read the weights of a run.
+
+    Returns:
+        float32 arrays by name, as from `get_weights`. Only `head/bias` is sure to be among them.
+
+    Raises:
+        FmnistError: if there are no weights, or the file is damaged or is not the one in the manifest.
+    """
+    path = run.weights_path
+    if not os.path.lexists(path):
+        if run.folder.absolute() == PRETRAINED_FOLDER:
+            raise FmnistError("the pretrained model is a graph without weights; `make pretrained` trains its network")
+        raise FmnistError(
+            f"run {run.folder} has no weights: it stopped before the end of its first epoch; "
+            f"`fmnist train --resume {run.folder}` continues it"
+        )
+    content = read_bounded(path, MAX_MODEL_BYTES, "train again")
+    if run.manifest_path.is_file() and sha256(content) != run.manifest().sha256["weights.safetensors"]:
+        raise FmnistError(
+            f"{path} is damaged or not the file that its manifest names (SHA-256 differs); restore that file or, if "
+            f"you changed it yourself, remove manifest.json and run `fmnist export {run.folder}`"
+        )
+    try:
+        weights = load(content)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FmnistError(f"{path} is damaged ({error}); train again") from error
+    if not all(values.dtype == np.float32 for values in weights.values()):
+        raise FmnistError(f"{path} holds other numbers than float32; train again")
+    if "head/bias" not in weights or not 1 <= weights["head/bias"].size <= MAX_CLASSES:
+        raise FmnistError(f"{path} holds no weights of this program's networks; train again")
+    return weights
+
+
+def get_optimizer_state(optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Return all variables of a built optimizer as arrays by name, `number/variable`."""
+    return {
+        f"{number}/{variable.name}": keras.ops.convert_to_numpy(variable)
+        for number, variable in enumerate(optimizer.variables)
+    }
+
+
+def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: dict[str, np.ndarray]) -> None:
+    """Set the variables of an optimizer.
+
+    Args:
+        optimizer: built for the same variables as the optimizer that the state comes from.
+        state: arrays by name, as from `get_optimizer_state`.
+
+    Raises:
+        FmnistError: if a name or a shape differs.
+    """
+    expected = get_optimizer_state(optimizer)
+    if {name: array.shape for name, array in expected.items()} != {name: array.shape for name, array in state.items()}:
+        raise FmnistError(f"the state does not fit the optimizer {optimizer.name}; train again")
+    for variable, array in zip(optimizer.variables, (state[name] for name in expected), strict=True):
+        variable.assign(array)

@@ -1,0 +1,154 @@
+"""The images of each epoch: which ones, in what order, and how they are augmented."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist.config import Config
+from fmnist.data.dataset import Split, normalize
+from fmnist.export.graph import LOG_EPSILON
+from fmnist.training import augment
+from fmnist.training.photo_augment import augment_as_photos
+
+ops = keras.ops
+
+VALIDATION_BATCH_SIZE = 500
+"""Divides 5,000."""
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Convert class indices to one-hot rows, by `keras.utils.to_categorical`.
+
+    Args:
+        labels: (n,) integers from 0 to `num_classes` - 1.
+        num_classes: the width of a row.
+
+    Returns:
+        (n, num_classes) float32.
+    """
+    return keras.utils.to_categorical(labels, num_classes).astype(np.float32)
+
+
+class Batches(keras.utils.PyDataset):
+    """Images and their one-hot labels, in batches. Both can be replaced between epochs."""
+
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int):
+        # On TensorFlow, Keras turns tf.data's autotuning off if the dataset has several workers. Otherwise many epochs
+        # pause at their end for as long as they took (docs/log.md). On JAX, Keras asks for a batch before the first
+        # epoch begins; several workers would have prefetched batches of images that are not prepared yet.
+        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
+        self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return normalize(self.images[batch]), self.labels[batch]
+
+
+def validation_batches(split: Split, num_classes: int) -> Batches:
+    """Return the validation images in batches."""
+    return Batches(split.val_images, one_hot(split.val_labels, num_classes), VALIDATION_BATCH_SIZE)
+
+
+class EpochSampler(keras.callbacks.Callback):
+    """Select and augment the images of each epoch, and reseed dropout.
+
+    All of it follows from seed and epoch, and the selection also from earlier losses. So an epoch can be repeated.
+    Training on hard examples costs less than scoring all images first. An image that was skipped returns when those
+    that are trained on have become easier than it was.
+    """
+
+    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], config: Config):
+        """Prepare for a run.
+
+        Args:
+            images: (n, 28, 28) uint8, the training images.
+            one_hot_labels: (n, classes) float32.
+            class_names: name of each class.
+            config: of the run.
+        """
+        super().__init__()
+        self.images, self.labels, self.class_names, self.config = images, one_hot_labels, class_names, config
+        num_selected = math.ceil(config.hard_example_fraction * len(images))
+        self.losses = np.full(len(images), np.inf, np.float32)
+        self.selected = np.arange(num_selected)
+        self.loss_recorder = LossRecorder(num_selected)
+        self.batches = Batches(images[:num_selected], one_hot_labels[:num_selected], config.batch_size)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Select, augment and reseed."""
+        config = self.config
+        self.selected = augment.select_hard_examples(self.losses, len(self.selected), config.seed, epoch)
+        images = augment.augment(self.images, self.selected, config.seed, epoch, config.flip, config.shift)
+        labels = self.labels[self.selected]
+        if config.photo_augmentation:
+            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch)
+        if config.cutmix:
+            images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
+        self.batches.images, self.batches.labels = images, labels
+        reseed_dropout(self.model, config.seed, epoch)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Store the losses before validation overwrites them."""
+        self._store_losses()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Store the losses if there is no validation."""
+        if self.config.full:
+            self._store_losses()
+
+    def _store_losses(self) -> None:
+        recorded = self.loss_recorder.recorded()
+        # An epoch that a callback has stopped did not reach all of its images.
+        self.losses[self.selected[: len(recorded)]] = recorded
+
+
+class LossRecorder(keras.metrics.CategoricalCrossentropy):
+    """The mean cross-entropy as a metric, which also stores how hard each image was, in the order of training.
+
+    The difficulty of an image is its cross-entropy minus the entropy of its label, which no prediction can avoid.
+    Otherwise every mixture of two images would count as hard.
+    """
+
+    def __init__(self, num_images: int):
+        """Create the variables.
+
+        Args:
+            num_images: number of losses to store. Further losses overwrite the first.
+        """
+        super().__init__(name="cross_entropy", dtype="float32")
+        self.num_images = num_images
+        self.losses = self.add_variable((num_images,), "zeros", name="losses")
+        self.position = self.add_variable((), "zeros", dtype="int32", name="position")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Record a batch. Arguments as in Keras."""
+        super().update_state(y_true, y_pred, sample_weight)
+        y_true = ops.cast(y_true, "float32")
+        # exactly 0 for the label of a single class
+        entropies = -ops.sum(y_true * ops.log(y_true + LOG_EPSILON), axis=-1)
+        losses = keras.losses.categorical_crossentropy(y_true, ops.cast(y_pred, "float32")) - entropies
+        batch_size = ops.shape(losses)[0]
+        positions = (ops.arange(batch_size, dtype="int32") + self.position) % self.num_images
+        self.losses.assign(ops.scatter_update(self.losses, ops.expand_dims(positions, -1), losses))
+        self.position.assign(self.position + batch_size)
+
+    def reset_state(self) -> None:
+        """Restart at the first position."""
+        super().reset_state()
+        self.position.assign(0)
+
+    def recorded(self) -> np.ndarray:
+        """Return the losses since the last reset, at most `num_images`, float32."""
+        return keras.ops.convert_to_numpy(self.losses)[: int(self.position)]
+
+
+def reseed_dropout(network: keras.Sequential, seed: int, epoch: int) -> None:
+    """Set the state of each dropout layer from seed and epoch."""
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.seed_generator.state.assign(augment.dropout_seed(seed, epoch, index))
