@@ -26,7 +26,8 @@ import fmnist
 from fmnist.data.dataset import normalize
 from fmnist.inference.classifier import session_options
 from fmnist.runs.environment import num_cpus
-from fmnist.runs.run import INT8_FILE, Run, newest_finished_run, open_run
+from fmnist.runs.folders import newest_finished_run
+from fmnist.runs.run import INT8_FILE, Run, open_run
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 10, 100, 1_000)

@@ -24,7 +24,8 @@ from PIL import Image
 from provenance import describe_provenance, write_result
 
 import fmnist
-from fmnist.runs.run import Run, newest_finished_run, open_run
+from fmnist.runs.folders import newest_finished_run
+from fmnist.runs.run import Run, open_run
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

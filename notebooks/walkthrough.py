@@ -19,7 +19,7 @@ from PIL import Image
 
 import fmnist
 from fmnist import metrics, plots
-from fmnist.data.dataset import split
+from fmnist.data.dataset import split_dataset
 from fmnist.evaluation import explore
 
 # %matplotlib inline
@@ -99,7 +99,7 @@ plots.projection(explore.project(x_train[:3000]), y_train[:3000], dataset.class_
 # First we set some training pictures aside for **validation**: they show during training how good the network is on pictures that it does not learn from. The split is *stratified*: every class has the same share of both parts.
 
 # %%
-parts = split(dataset, seed=0)
+parts = split_dataset(dataset, seed=0)
 len(parts.train_images), len(parts.val_images)
 
 # %% [markdown]

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import logging
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,12 @@ def tree(folder):
         else path.lstat().st_mode
         for path in sorted(folder.rglob("*"))
     }
+
+
+def interruptible(command):
+    """Return the command to start a process that Ctrl-C can end, even if the tests run in the background.
+
+    A shell starts what runs in the background with SIGINT ignored, and child processes inherit that.
+    """
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return [str(word) for word in (sys.executable, "-c", script, *command)]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,14 @@ from fmnist.models.networks import build_network
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.mark.parametrize("script", [path.name for path in BENCHMARKS.glob("*.py")])
+def test_benchmark_can_be_imported(script, monkeypatch):
+    """Notices names that the package no longer has. The slow tests run each benchmark."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = runpy.run_path(str(BENCHMARKS / script))
+    assert module["__doc__"]
+
+
 def run_benchmark(script, *arguments, environment=None):
     """Run a benchmark as a process that has to succeed, and return the result that it wrote and printed."""
     command = [sys.executable, BENCHMARKS / script, *arguments, "--json"]
@@ -27,6 +36,7 @@ def run_benchmark(script, *arguments, environment=None):
     return result
 
 
+@pytest.mark.slow
 def test_time_to_accuracy(small_folder, tmp_path):
     result = run_benchmark(
         "time_to_accuracy.py", "--preset", "textbook", "--seeds", "2", "--epochs", "1", "--int8",
@@ -64,6 +74,7 @@ def test_network_for_gpu_is_built(monkeypatch):
     assert wide.count_params() > 5 * best.count_params()
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_under_jax(small_folder, tmp_path):
     result = run_benchmark(
         "time_to_accuracy.py", "--preset", "textbook", "--seeds", "1", "--epochs", "1",
@@ -81,6 +92,7 @@ def test_time_to_accuracy_under_jax(small_folder, tmp_path):
     assert 0 < row["flops_utilization"] < 1
 
 
+@pytest.mark.slow
 def test_inference(copied_run, small, tmp_path):
     from fmnist.export.quantize import quantize_run
 
@@ -116,6 +128,7 @@ def test_inference(copied_run, small, tmp_path):
     assert result["processor"]
 
 
+@pytest.mark.slow
 def test_crash(small_folder, tmp_path):
     result = run_benchmark(
         "crash.py", "--kills", "1", "--preset", "textbook", "--epochs", "2", "--seed", "1", "--data", small_folder,
@@ -150,6 +163,7 @@ def fail_photos(*arguments):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_photos(small_run, photos, tmp_path):
     result = run_benchmark("photos.py", photos, "--model", small_run.folder, "--out", tmp_path / "result.json")
     assert (result["num_photos"], result["num_in_scope"], result["clean"]) == (14, 10, "test")
@@ -202,6 +216,7 @@ def test_every_kept_result_has_commit_and_versions():
         assert result["processor"], path
 
 
+@pytest.mark.slow
 def test_serving(small_run, tmp_path):
     result = run_benchmark(
         "serving.py", "--clients", "20", "--seconds", "3", "--run", small_run.folder, "--out", tmp_path / "result.json"

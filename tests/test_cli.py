@@ -5,14 +5,10 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
-from helpers import as_unprivileged_user
+from helpers import as_unprivileged_user, write_folder
 from PIL import Image
 
 import fmnist
@@ -78,7 +74,7 @@ def test_train_evaluate_predict(cli, small_folder, tmp_path, monkeypatch):
     assert json.loads(cli("evaluate", document["run"], "--seed", 1, "--json")[1])["num_images"] == 200
 
     Image.fromarray(fmnist.load(small_folder).test_images[0]).save("boot.png")
-    code, out, err = cli("predict", "boot.png")
+    code, out, err = cli("predict", "boot.png", "--model", document["run"])
     assert code == 0
     assert "boot.png" in out
     assert f"Model: {document['run']}" in err
@@ -187,7 +183,7 @@ def test_predict_keeps_the_order_and_continues_after_an_error(cli, here):
     }
     assert set(items[1]) == {"file", "error"}
     assert "none.png" in err
-    assert "runs/first" in err
+    assert "the pretrained model" in err
 
 
 def scene(path, color=(30, 30, 80)):
@@ -379,29 +375,54 @@ def test_a_runs_folder_without_write_permission_is_named(cli, open_folder, small
     assert "permission denied; choose a folder of your own" in err.splitlines()[-1]
 
 
-def test_ctrl_c_exits_with_130_and_the_run_can_be_exported(small_folder, tmp_path):
-    command = [
-        sys.executable, "-m", "fmnist", "train", "--preset", "textbook", "--epochs", "500",
-        "--data", str(small_folder), "--run", str(tmp_path / "run"),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "curves.png").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    run = open_run(tmp_path / "run")
-    assert f"Interrupted after {len(run.history())} epoch" in err
-    assert f"fmnist export {run.folder}" in err
-    assert "Traceback" not in err
-    exported = subprocess.run(
-        [sys.executable, "-m", "fmnist", "export", str(run.folder)],
-        capture_output=True,
-        text=True,
-        check=False,
+def test_a_folder_that_cannot_be_entered_does_not_stop_the_others(cli, open_folder, small_run):
+    run = shutil.copytree(small_run.folder, open_folder / "run")
+    Image.new("L", (28, 28)).save(open_folder / "picture.png")
+    (open_folder / "closed").mkdir(mode=0o700)
+    Image.new("L", (28, 28)).save(open_folder / "closed" / "inside.png")
+    (open_folder / "closed").chmod(0)
+    files = (open_folder / "closed", open_folder / "closed" / "inside.png", open_folder / "picture.png")
+    with as_unprivileged_user():
+        code, out, _ = cli("predict", *files, "--model", run, "--json")
+    assert code == 1
+    assert ["error" in item for item in json.loads(out)] == [True, True, False]
+
+
+def test_steps_of_a_file_with_a_long_name(cli, here):
+    name = "ä" * 115 + ".png"
+    shutil.copy("boot.png", name)
+    code, out, _ = cli("predict", name, "boot.png", "--steps", "steps", "--json")
+    assert code == 0
+    assert [item["file"] for item in json.loads(out)] == [name, "boot.png"]
+    assert len(list((here / "steps").iterdir())) == 2
+
+
+def test_steps_that_cannot_be_saved_do_not_lose_the_predictions(cli, here):
+    code, out, err = cli("predict", "boot.png", "boot.png", "--steps", "boot.png/steps", "--json")
+    assert code == 1
+    assert ["label" in item for item in json.loads(out)] == [True, True]
+    assert err.count("boot.png/steps") == 2
+
+
+def test_an_unforeseen_error_is_called_a_bug(cli, monkeypatch):
+    def fail(*_):
+        raise KeyError("tempreature")
+
+    monkeypatch.setattr("fmnist.data.dataset.load", fail)
+    code, out, err = cli("data")
+    assert (code, out) == (1, "")
+    assert err == (
+        "fmnist: error: KeyError: 'tempreature'. This is a bug in fmnist: repeat the command with --debug, and report "
+        "its output together with that of `fmnist doctor --json`\n"
     )
-    assert exported.returncode == 0, exported.stderr
-    assert exported.stderr == ""
-    items = fmnist.Classifier.load(run).predict(np.zeros((1, 28, 28), np.uint8))
-    assert items.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(cli, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one_class = small.train_labels == 0
+    train = small.train_images[one_class], small.train_labels[one_class]
+    write_folder(tmp_path / "data", train, train)
+    code, _, err = cli("train", "--data", "data", "--preset", "textbook")
+    assert code == 1
+    assert "are of the class 'T-shirt/top'; expected at least two classes" in err
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -243,11 +243,11 @@ def test_silent_hosts_are_given_up(monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        hosts = {"silent": lambda: url, "unresolved": lambda: time.sleep(5), "failing": lambda: 1 / 0}
+        hosts = {"silent": lambda: url, "unresolved": lambda: time.sleep(60), "failing": lambda: 1 / 0}
         monkeypatch.setattr(doctor, "HOSTS", hosts)
         started = time.monotonic()
         problems = doctor.request_hosts()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
     assert problems["silent"] == "TimeoutError: timed out"
     assert problems["unresolved"] == "no answer within 0.2 s"
     assert problems["failing"] == "ZeroDivisionError: division by zero"

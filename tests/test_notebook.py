@@ -71,11 +71,9 @@ def test_network_of_the_notebook_is_that_of_the_textbook_preset(source, capsys):
     preset = build_network(PRESETS["textbook"], 10, "float32")
 
     def describe(network):
+        """The layers without their names and seeds."""
         return [
-            (
-                type(layer).__name__,
-                {name: value for name, value in layer.get_config().items() if name != "name"},
-            )
+            (type(layer).__name__, re.sub(r"'(name|seed)': [^,}]*", "", str({**layer.get_config(), "name": ""})))
             for layer in network.layers
         ]
 
@@ -92,6 +90,7 @@ def test_network_of_the_notebook_is_that_of_the_textbook_preset(source, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_notebook_runs_on_a_small_data_set(
     build_notebook, source, small, small_folder, keras_home, tmp_path, monkeypatch
 ):

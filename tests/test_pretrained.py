@@ -6,7 +6,7 @@ from PIL import Image
 
 import fmnist
 from fmnist.config import Config
-from fmnist.data.dataset import split
+from fmnist.data.dataset import split_dataset
 from fmnist.errors import FmnistError
 from fmnist.runs.run import INT8_FILE, PRETRAINED_FOLDER, open_pretrained
 
@@ -48,7 +48,7 @@ def test_loading_its_network_is_refused(pretrained):
 
 def test_predict_uses_it_without_runs(cli, tmp_path, monkeypatch, fashion):
     monkeypatch.chdir(tmp_path)
-    images = split(fashion, 0)
+    images = split_dataset(fashion, 0)
     (boot,) = np.flatnonzero(images.val_labels == 9)[:1]
     Image.fromarray(images.val_images[boot]).save("boot.png")
     code, out, err = cli("predict", "boot.png")
@@ -58,9 +58,14 @@ def test_predict_uses_it_without_runs(cli, tmp_path, monkeypatch, fashion):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "model"), [([], "runs/mine"), (["--model", "pretrained"], "the pretrained model")]
+    ("arguments", "model"),
+    [
+        ([], "the pretrained model"),
+        (["--model", "pretrained"], "the pretrained model"),
+        (["--model", "runs/mine"], "runs/mine"),
+    ],
 )
-def test_predict_uses_it_by_name_where_there_are_runs(arguments, model, cli, tmp_path, monkeypatch, small_run):
+def test_predict_uses_it_unless_a_run_is_named(arguments, model, cli, tmp_path, monkeypatch, small_run):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mine").symlink_to(small_run.folder)

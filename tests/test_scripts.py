@@ -65,6 +65,7 @@ def test_compare_weights_reports_a_missing_file(small_run, tmp_path):
     assert "expected a safetensors file, or a run folder with weights.safetensors" in output
 
 
+@pytest.mark.slow
 def test_pretrained_model_is_built(small, small_folder, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
     import build_pretrained

@@ -81,17 +81,56 @@ def test_predict_takes_less_than_250_mb(small_run, tmp_path):
     assert 20_000 < int(done.stdout) < 250_000  # in kB
 
 
-def test_onnx_runtime_sends_no_telemetry(tmp_path):
-    """With telemetry on, it leaves an identifier in the temporary folder as soon as it is imported."""
+def run_script(script, **variables):
     unset = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    script = "import fmnist.inference.classifier, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**environment, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == "1\n"
-    assert list(tmp_path.iterdir()) == []
+        [sys.executable, "-c", script], env={**environment, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["fmnist.inference.classifier", "fmnist.export.quantize"])
+def test_onnx_runtime_sends_no_telemetry(tmp_path, module):
+    """With telemetry on, it leaves an identifier in the temporary folder as soon as it is imported."""
+    run_script(f"import {module}, fmnist; fmnist.Classifier.load()", TMPDIR=str(tmp_path), HOME=str(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*") if "onnxruntime" in str(path)] == []
+
+
+UNCHANGED = """
+import io, logging, os, random, signal, sys, warnings
+import keras, matplotlib, numpy as np, onnxruntime, tensorflow
+from PIL import Image, ImageFile
+def state():
+    return {
+        "environment": dict(os.environ), "warnings": list(warnings.filters), "random": random.getstate(),
+        "numpy": str(np.random.get_state()), "policy": keras.config.dtype_policy().name,
+        "format": keras.config.image_data_format(), "floatx": keras.config.floatx(),
+        "log": (logging.root.level, list(logging.root.handlers), logging.getLogger("fmnist").handlers),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "matplotlib": (matplotlib.get_backend(), dict(matplotlib.rcParams)), "pillow": Image.MAX_IMAGE_PIXELS,
+        "truncated": ImageFile.LOAD_TRUNCATED_IMAGES, "stdout": sys.stdout, "folder": os.getcwd(),
+        "eager": tensorflow.executing_eagerly(),
+    }
+matplotlib.use("agg")
+before = state()
+import importlib, pkgutil, fmnist
+for module in pkgutil.walk_packages(fmnist.__path__, "fmnist."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from fmnist.models.networks import build_network
+build_network(fmnist.Config.from_preset("fast"), 10, "bfloat16")
+picture = io.BytesIO()
+Image.new("RGB", (40, 40), "red").save(picture, "PNG")
+fmnist.Classifier.load().classify(picture.getvalue())
+after = state()
+print([name for name in before if before[name] != after[name]])
+"""
+
+
+def test_the_package_leaves_the_process_as_it_is():
+    assert run_script(UNCHANGED) == "[]\n"
 
 
 def test_public_names():

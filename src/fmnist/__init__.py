@@ -3,7 +3,6 @@
 Public names are loaded when first used, so that `import fmnist` is quick, and nothing imports Keras without need.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from fmnist.runs.run import Run, open_run
     from fmnist.training.progress import LiveCurves
     from fmnist.training.train import resume, train
-
-# ONNX Runtime's official builds report sessions to Microsoft. The setting must be made before ONNX Runtime is imported.
-# Users who want to report set the variable to 0.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "Classifier": "fmnist.inference.classifier",

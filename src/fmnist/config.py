@@ -10,6 +10,7 @@ from fmnist.errors import FmnistError
 
 IMAGE_SIZE = 28
 """Height and width of an image, in pixels."""
+MAX_CLASSES = 10
 MAX_EPOCHS = 5_000
 MAX_VIEWS = 64
 MAX_SHIFT = 14

@@ -26,7 +26,7 @@ from fmnist.data import download
 from fmnist.data.dataset import load
 from fmnist.errors import INSTALL_TRAINING, FmnistError, one_line
 from fmnist.runs.environment import PACKAGES, cpu_name, has_native_bfloat16, num_cpus
-from fmnist.runs.run import RUNS_FOLDER
+from fmnist.runs.folders import RUNS_FOLDER
 
 TIMEOUT, KERAS_TIMEOUT = 3, 120
 """Seconds: for the response of a host, and for the start of Keras."""
@@ -69,7 +69,7 @@ def check_machine() -> list[Check]:
     data_problem = _problem(lambda: load(data_folder)) if data_folder else None
     local = {name: _problem(read) for name, read in LOCAL_SOURCES.items()}
     package = metadata.metadata("fmnist")
-    # Reversed, because of two distributions with the same name Python imports the first.
+    # Python imports the first of two distributions with the same name, so the first is entered last.
     distributions = reversed([each for each in metadata.distributions() if each.name])
     versions: Versions = {canonicalize_name(each.name): each.version for each in distributions}
     return [

@@ -93,7 +93,7 @@ def read_document(path: Path, document_type: type[DocumentType], hint: str) -> D
 
 
 def write_document(path: Path, document: Document) -> None:
-    """Write a document as indented JSON, in one step."""
+    """Write a document as indented JSON, atomically."""
     write_json(path, document.to_json())
 
 
@@ -130,5 +130,5 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values as indented JSON, in one step."""
+    """Write plain values as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,7 +1,10 @@
 """Errors for people, in one line: what was given, what was expected, what to do."""
 
 import errno
+import os
 import platform
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +53,12 @@ def one_line(error: BaseException) -> str:
     """
     line = _first_line(error)
     return printable(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}...")
+
+
+def quote(path: object) -> str:
+    """Quote a path for a command in a message, so that the command can be pasted into a shell."""
+    text = str(path)
+    return shlex.quote(text) if os.name != "nt" else subprocess.list2cmdline([text])
 
 
 def printable(text: str) -> str:

@@ -26,7 +26,7 @@ class UnsuitableFileError(FmnistError):
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that neither a crash nor a reader ever sees half of it.
+    """Write a file atomically, so that neither a crash nor a reader ever sees half of it.
 
     The bytes go to a temporary file in the same folder, are synced to the disk, and get their name by `os.replace`.
     The folder is synced last.
@@ -75,7 +75,9 @@ def remove_temporary_files(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_bounded(path: Path, max_bytes: int, hint: str, *, follow_links: bool = False) -> bytes:
+def read_bounded(
+    path: Path, max_bytes: int, hint: str, *, follow_links: bool = False, num_bytes: int | None = None
+) -> bytes:
     """Read a regular file of bounded size.
 
     Type and size are checked before anything is read: a pipe or a device might never end, and a link in a downloaded
@@ -86,6 +88,7 @@ def read_bounded(path: Path, max_bytes: int, hint: str, *, follow_links: bool = 
         max_bytes: largest size allowed.
         hint: what to do if the file cannot be used, for the error message.
         follow_links: whether `path` may be a symbolic link.
+        num_bytes: read the first bytes only. None reads the whole file.
 
     Returns:
         The content.
@@ -101,7 +104,7 @@ def read_bounded(path: Path, max_bytes: int, hint: str, *, follow_links: bool = 
         if status.st_size > max_bytes:
             raise UnsuitableFileError(f"{path} has {status.st_size:,} bytes; expected at most {max_bytes:,}, so {hint}")
         with path.open("rb") as file:
-            return file.read(status.st_size)
+            return file.read(status.st_size if num_bytes is None else num_bytes)
     except FileNotFoundError as error:
         raise FmnistError(f"{path} is missing; {hint}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
@@ -120,8 +123,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+LOCKED_FOLDER = "FMNIST_LOCKED_FOLDER"
+"""Environment variable by which a process shares the lock of the process that started it."""
+
+
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[int | None]:
     """Lock a folder until the block or the process ends, however it ends.
 
     The lock is on the folder itself, so no lock file can be left behind. Windows cannot lock a folder: there the block
@@ -130,12 +137,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Args:
         folder: an existing folder.
 
+    Yields:
+        The file descriptor of the lock. A child process that inherits it keeps the lock. None if there is no lock.
+
     Raises:
         FmnistError: if another process, or this one, holds the lock.
         OSError: if the folder cannot be opened.
     """
-    if sys.platform == "win32":
-        yield
+    if sys.platform == "win32" or os.environ.get(LOCKED_FOLDER) == str(folder.absolute()):
+        yield None
         return
     import fcntl
 
@@ -149,6 +159,6 @@ def lock_folder(folder: Path) -> Iterator[None]:
             ) from error
         except OSError as error:
             log.warning("%s cannot be locked (%s); make sure no other process writes there", folder, error.strerror)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

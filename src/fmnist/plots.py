@@ -29,7 +29,7 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a PNG file, in one step."""
+    """Write a figure to a PNG file, atomically."""
     write_atomic(path, png(figure))
 
 

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 import fmnist
 from fmnist.data import download, formats
-from fmnist.data.dataset import CLASS_NAMES, evenly_spaced, load_from, normalize, split
+from fmnist.data.dataset import (
+    CLASS_NAMES,
+    Dataset,
+    check_trainable,
+    evenly_spaced,
+    load_from,
+    normalize,
+    split_dataset,
+)
 from fmnist.data.formats import parse_labels, read_idx
 from fmnist.errors import FmnistError
 from fmnist.files import sha256
@@ -269,10 +277,10 @@ def test_labels_are_read_as_written_and_truncation_is_detected(tmp_path_factory,
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_split_is_stratified_and_depends_on_the_seed(fashion, seed):
-    parts = split(fashion, seed)
+    parts = split_dataset(fashion, seed)
     assert len(parts.train_images) == len(parts.train_labels) == 55_000
     assert np.bincount(parts.val_labels).tolist() == [500] * 10
-    again, other = split(fashion, seed), split(fashion, seed + 1)
+    again, other = split_dataset(fashion, seed), split_dataset(fashion, seed + 1)
     assert (again.val_images == parts.val_images).all()
     assert not (other.val_images == parts.val_images).all()
     together = np.concatenate([parts.train_images, parts.val_images])
@@ -304,14 +312,14 @@ def test_environment_variable_names_the_default_folder(small, small_folder, monk
 
 
 def test_validation_part_of_a_small_data_set_is_a_twelfth(small):
-    assert len(split(small, 0).val_images) == 100
-    assert len(split(small, 0, full=True).train_images) == 1_200
+    assert len(split_dataset(small, 0).val_images) == 100
+    assert len(split_dataset(small, 0, full=True).train_images) == 1_200
 
 
 def test_split_of_too_few_images_is_refused(tmp_path):
     folder = write_folder(tmp_path, (IMAGES, LABELS), (IMAGES, LABELS))
     with pytest.raises(FmnistError, match="too few"):
-        split(fmnist.load(folder), 0)
+        split_dataset(fmnist.load(folder), 0)
 
 
 def test_normalize_keeps_the_picture():
@@ -337,3 +345,38 @@ def test_evenly_spaced_goes_from_first_to_last(num_images, max_images):
     assert indices[0] == 0
     assert indices[-1] == (num_images - 1 if len(indices) > 1 else 0)
     assert np.ptp(np.diff(indices)) <= 1 if len(indices) > 1 else True
+
+
+def labeled(train_labels, test_labels):
+    """A data set with these labels."""
+
+    def images(labels):
+        return np.zeros((len(labels), 28, 28), np.uint8)
+
+    return Dataset(
+        images(train_labels), np.array(train_labels, np.uint8), images(test_labels), np.array(test_labels, np.uint8),
+        ("a", "b", "c"), {}, "here",
+    )  # fmt: skip
+
+
+NOT_TRAINABLE = {
+    "one class": ([1, 1, 1], [1], "all training images from here are of the class 'b'; expected at least two"),
+    "a class in test only": ([0, 1, 0, 1], [0, 2], "test images but no training image of c; add training images"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_TRAINABLE)
+def test_data_that_cannot_be_trained_on_is_refused_before_training(case, tmp_path):
+    train_labels, test_labels, expected = NOT_TRAINABLE[case]
+    config = fmnist.Config.from_preset("textbook", full=True)
+    with pytest.raises(FmnistError, match=expected):
+        fmnist.train(config, dataset=labeled(train_labels, test_labels), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_with_one_image_needs_full_training():
+    dataset = labeled([0] * 30 + [1] * 30 + [2], [0, 1, 2])
+    check_trainable(dataset)
+    with pytest.raises(FmnistError, match="too few for a validation part; expected at least two per class"):
+        split_dataset(dataset, seed=0)
+    assert len(split_dataset(dataset, seed=0, full=True).train_images) == 61

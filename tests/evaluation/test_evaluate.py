@@ -86,17 +86,6 @@ def test_other_data_is_refused(evaluated, fashion, use_dataset):
         fmnist.evaluate(evaluated[0])
 
 
-def test_missing_prediction_is_an_error(evaluated, monkeypatch):
-    outputs = fmnist.Classifier.outputs
-    monkeypatch.setattr(
-        fmnist.Classifier,
-        "outputs",
-        lambda self, images: {name: values[:-1] for name, values in outputs(self, images).items()},
-    )
-    with pytest.raises(FmnistError, match="returned 199 predictions for 200 test images; expected one for each"):
-        fmnist.evaluate(evaluated[0])
-
-
 def test_class_names_of_the_model_are_used(copied_run, small, use_dataset):
     use_dataset(dataclasses.replace(small, class_names=tuple(reversed(small.class_names))))
     evaluation = fmnist.evaluate(copied_run, seed=4)

@@ -59,3 +59,14 @@ def test_figures_are_written(small, tmp_path, change):
 def test_too_few_images_are_not_projected(small):
     with pytest.raises(FmnistError, match="2 images cannot be projected; expected at least 3"):
         explore.project(small.train_images[:2])
+
+
+def test_the_projection_shows_all_classes_of_sorted_data(small, tmp_path, monkeypatch):
+    order = np.argsort(small.train_labels, kind="stable")
+    dataset = replace(small, train_images=small.train_images[order], train_labels=small.train_labels[order])
+    drawn = []
+    real = explore.plots.projection
+    monkeypatch.setattr(explore, "MAX_PROJECTED_IMAGES", 50)
+    monkeypatch.setattr(explore.plots, "projection", lambda *args: (drawn.append(args[1]), real(*args))[1])
+    explore.save_figures(dataset, explore.summarize(dataset), tmp_path)
+    assert set(drawn[0]) == set(range(10))

@@ -10,16 +10,20 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from msgspec import structs
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 import fmnist
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export import quantize
+from fmnist.export.onnx import export_run
 from fmnist.export.quantize import quantize_run
 from fmnist.files import lock_folder, sha256
 from fmnist.inference.classifier import session_options
+from fmnist.models.weights import read_weights
 from fmnist.runs import environment
 from fmnist.runs.run import INT8_FILE, open_run
 
@@ -257,3 +261,24 @@ def test_pooling_is_moved_only_where_outputs_stay_the_same(scale, expected):
     quantize.move_pooling_last(model)
     assert " ".join(node.op_type for node in model.graph.node) == expected
     np.testing.assert_allclose(compute(), before, rtol=1e-5, atol=1e-5)
+
+
+def test_another_export_keeps_the_int8_graph_while_the_predictions_are_the_same(quantized_run, small, tmp_path):
+    run = fmnist.open_run(shutil.copytree(quantized_run.folder, tmp_path / "run"))
+    before = run.manifest()
+    after = export_run(run, small)
+    assert after.int8 == before.int8
+    assert after.sha256["model-int8.onnx"] == before.sha256["model-int8.onnx"]
+    assert fmnist.Classifier.load(run, int8=True).predict(small.test_images[:2]).shape == (2, 10)
+
+
+def test_another_export_of_other_weights_removes_the_int8_graph(quantized_run, small, tmp_path):
+    run = fmnist.open_run(shutil.copytree(quantized_run.folder, tmp_path / "run"))
+    weights = read_weights(run)
+    save_file({**weights, "head/bias": weights["head/bias"] + 1}, run.weights_path)
+    hashes = {**run.manifest().sha256, "weights.safetensors": sha256(run.weights_path.read_bytes())}
+    write_document(run.manifest_path, structs.replace(run.manifest(), sha256=hashes, epochs_trained=1))
+    manifest = export_run(run, small)
+    assert manifest.int8 is None
+    assert "model-int8.onnx" not in manifest.sha256
+    assert not (run.folder / "model-int8.onnx").exists()

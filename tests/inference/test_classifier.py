@@ -1,7 +1,6 @@
 """Loading models, and predictions for images and photos."""
 
 import json
-import shutil
 
 import numpy as np
 import onnx
@@ -12,7 +11,6 @@ import fmnist
 from fmnist.data.dataset import CLASS_NAMES
 from fmnist.errors import FmnistError
 from fmnist.inference import photo
-from fmnist.runs.run import newest_finished_run
 
 
 def test_a_single_view_gives_the_single_view_probabilities(classifier, small):
@@ -234,15 +232,3 @@ def test_a_missing_run_is_refused(tmp_path):
 def test_bytes_that_are_not_onnx_are_refused():
     with pytest.raises(FmnistError, match="damaged or not an ONNX file"):
         fmnist.Classifier(b"nonsense", ["a"])
-
-
-def test_the_newest_run_is_found_by_the_time_in_its_config(small_run, tmp_path):
-    for name, created in (("a", "2026-01-02"), ("b", "2026-01-03"), ("c", "2026-01-01")):
-        shutil.copytree(small_run.folder, tmp_path / name)
-        rewrite("config.json", created=f"{created}T00:00:00+00:00")(tmp_path / name)
-    shutil.copytree(small_run.folder, tmp_path / "d")
-    remove("manifest.json")(tmp_path / "d")
-    (tmp_path / "e").mkdir()
-    assert newest_finished_run(tmp_path).folder == tmp_path / "b"
-    with pytest.raises(FmnistError, match="no finished run in"):
-        newest_finished_run(tmp_path / "e")

@@ -28,7 +28,7 @@ def test_networks_are_sequential_and_have_a_summary(preset, parameters, capsys):
 
 
 def test_textbook_layers():
-    layers = [type(layer).__name__ for layer in networks.textbook(10).layers]
+    layers = [type(layer).__name__ for layer in networks.textbook(10, random.Random(0)).layers]
     assert layers == ["Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Flatten", "Dropout", "Dense"]
 
 
@@ -61,7 +61,7 @@ def test_building_restores_the_global_random_generators():
 
 
 def test_whitening_decorrelates(small):
-    network = whitening_network("fast", 10)
+    network = whitening_network("fast", 10, random.Random(0))
     fit_whitening(network, small.train_images)
     outputs = keras.ops.convert_to_numpy(network.layers[0](normalize(small.train_images)))
     outputs = outputs.reshape(-1, networks.WHITENING_FILTERS)
@@ -80,7 +80,7 @@ def test_whitening_does_not_depend_on_the_order_of_summation(small):
     images = small.train_images
     kernels = []
     for order in (slice(None), slice(None, None, -1), np.random.default_rng(0).permutation(len(images))):
-        network = whitening_network("fast", 10)
+        network = whitening_network("fast", 10, random.Random(0))
         fit_whitening(network, images[order])
         kernels.append(keras.ops.convert_to_numpy(network.layers[0].kernel))
     assert (kernels[0] == kernels[1]).all()
@@ -88,7 +88,7 @@ def test_whitening_does_not_depend_on_the_order_of_summation(small):
 
 
 def test_whitening_leaves_other_networks_unchanged(small):
-    network = networks.textbook(10)
+    network = networks.textbook(10, random.Random(0))
     before = get_weights(network)
     fit_whitening(network, small.train_images)
     assert all((before[name] == values).all() for name, values in get_weights(network).items())
@@ -96,7 +96,7 @@ def test_whitening_leaves_other_networks_unchanged(small):
 
 @pytest.mark.parametrize("shape", [(3, 3, 18, 32), (3, 3, 32, 32), (3, 3, 64, 32)])
 def test_dirac_is_the_identity_on_the_first_channels(shape):
-    kernel = networks.dirac(shape)
+    kernel = networks.dirac(random.Random(0), shape)
     image = np.random.default_rng(0).random((1, 5, 5, shape[2]), np.float32)
     outputs = keras.ops.convert_to_numpy(keras.ops.conv(image, kernel, padding="same"))
     shared = min(shape[2:])
@@ -132,3 +132,25 @@ def test_jax_computes_on_its_own_device(device, precision, name, monkeypatch):
     monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(device_kind="NVIDIA H100")])
     assert networks.choose_precision("auto") == precision
     assert networks.device_name() == name
+
+
+def test_initial_weights_ignore_other_users_of_the_global_generators(monkeypatch):
+    """Another thread may draw from them at any time."""
+    expected = get_weights(build_network(PRESETS["tiny"], 10, "float32"))
+    real = networks.dirac
+
+    def disturbed(*arguments, **options):
+        random.random()
+        np.random.rand()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(networks, "dirac", disturbed)
+    random.seed(1)
+    before = random.getstate()
+    found = get_weights(build_network(PRESETS["textbook"], 10, "float32"))
+    assert random.getstate() == before
+    random.seed(2)
+    again = get_weights(build_network(PRESETS["textbook"], 10, "float32"))
+    assert all((found[name] == again[name]).all() for name in found)
+    found = get_weights(build_network(PRESETS["tiny"], 10, "float32"))
+    assert all((found[name] == expected[name]).all() for name in expected)

@@ -1,5 +1,7 @@
 """Weights and optimizer states: written, read back, and refused if they do not fit."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def test_load_model_returns_the_network_with_the_weights_of_the_file(small_run, 
 
 
 def test_run_without_manifest_has_readable_weights(new_run):
-    weights = get_weights(textbook(10))
+    weights = get_weights(textbook(10, random.Random(0)))
     save_file(weights, new_run.weights_path)
     assert all((values == weights[name]).all() for name, values in read_weights(new_run).items())
     assert load_model(new_run).count_params() == 34_826
@@ -55,7 +57,7 @@ def test_pretrained_model_has_no_weights():
 
 
 def test_weights_that_do_not_match_the_manifest_are_refused(copied_run):
-    save_file(get_weights(whitening_network("fast", 10)), copied_run.weights_path)
+    save_file(get_weights(whitening_network("fast", 10, random.Random(0))), copied_run.weights_path)
     with pytest.raises(FmnistError, match="damaged or not the file that its manifest names"):
         read_weights(copied_run)
 
@@ -82,11 +84,11 @@ def test_damaged_file_is_refused(new_run):
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    weights = get_weights(textbook(10))
+    weights = get_weights(textbook(10, random.Random(0)))
     with pytest.raises(FmnistError, match="does not fit the network fast"):
-        set_weights(whitening_network("fast", 10), weights, tmp_path)
+        set_weights(whitening_network("fast", 10, random.Random(0)), weights, tmp_path)
     with pytest.raises(FmnistError, match=r"head/kernel has shape \(1600, 10\)"):
-        set_weights(textbook(9), weights, tmp_path)
+        set_weights(textbook(9, random.Random(0)), weights, tmp_path)
 
 
 def test_optimizer_continues_from_its_state():

@@ -378,6 +378,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, as Linux can")
 def test_invalid_runs_take_no_memory(small_run, tmp_path):
     """In one process with 200 MB of address space left, each invalid run is refused and none ends the process."""

@@ -12,6 +12,7 @@ whose name begins with FILE. Without either, it trains to the end. Each line of 
 import io
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -24,14 +25,14 @@ import fmnist
 from fmnist.config import IDENTITY_VIEW, Config
 from fmnist.data.dataset import Dataset
 from fmnist.models.layers import FusedBatchNormalization
-from fmnist.models.networks import NETWORKS
+from fmnist.models.networks import NETWORKS, draw_seed, glorot
 from fmnist.training import train as training
 
 CONFIG = Config.from_preset("fast", epochs=4, batch_size=64, tta_views=(IDENTITY_VIEW,), cutmix=0.5, seed=7)
 """The optimizer and the hard examples of `fast`, and the CutMix of `best`."""
 
 
-def small_network(num_classes: int) -> keras.Sequential:
+def small_network(num_classes: int, rng: random.Random) -> keras.Sequential:
     """Build a small network with everything that has a state.
 
     These are normalization, dropout, a kernel for Muon and a bias for Adam.
@@ -40,12 +41,12 @@ def small_network(num_classes: int) -> keras.Sequential:
         [
             keras.Input((28, 28, 1)),
             keras.layers.MaxPooling2D(2, name="pool"),
-            keras.layers.Conv2D(8, 3, use_bias=False, name="conv"),
+            keras.layers.Conv2D(8, 3, use_bias=False, kernel_initializer=glorot(rng), name="conv"),
             FusedBatchNormalization(name="norm"),
             keras.layers.ReLU(name="relu"),
-            keras.layers.Dropout(0.3, name="dropout"),
+            keras.layers.Dropout(0.3, seed=draw_seed(rng), name="dropout"),
             keras.layers.GlobalMaxPooling2D(name="global_pool"),
-            keras.layers.Dense(num_classes, name="head"),
+            keras.layers.Dense(num_classes, kernel_initializer=glorot(rng), name="head"),
             keras.layers.Softmax(dtype="float32", name="softmax"),
         ],
         name="crashing",

@@ -1,6 +1,7 @@
 """Checkpoints: read back bit for bit, or refused as damaged."""
 
 import functools
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from msgspec.structs import replace
+from safetensors.numpy import save
 
 from fmnist.config import PRESETS
 from fmnist.errors import FmnistError
+from fmnist.files import sha256
 from fmnist.runs.history import HISTORY_COLUMNS, history_row
 from fmnist.runs.run import Run
 from fmnist.training import checkpoints
@@ -23,10 +26,8 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 any_array = st.sampled_from([np.float32, np.int64, np.uint32]).flatmap(
     lambda dtype: arrays(dtype, st.lists(st.integers(0, 3), max_size=3).map(tuple))
 )
-histories = st.lists(
-    st.dictionaries(st.sampled_from(HISTORY_COLUMNS), st.none() | st.integers(0, 10**6) | st.floats(allow_nan=False)),
-    max_size=3,
-)
+values = st.none() | st.integers(0, 10**6) | st.floats(allow_nan=False)
+histories = st.lists(st.fixed_dictionaries(dict.fromkeys(HISTORY_COLUMNS, values)), min_size=1, max_size=3)
 any_checkpoint = st.builds(
     Checkpoint,
     weights=st.dictionaries(names, any_array, max_size=3),
@@ -39,7 +40,7 @@ any_checkpoint = st.builds(
 def example(num_epochs: int = 1) -> Checkpoint:
     history = [history_row(epoch, {"loss": 1 / 3}) for epoch in range(num_epochs)]
     return Checkpoint(
-        {"conv/kernel": np.arange(4, dtype=np.float32)}, {"0/iterations": np.array(7)}, np.ones(3), history
+        {"conv/kernel": np.arange(4, dtype=np.float32)}, {"0/iterations": np.array(7)}, np.ones(3, np.float32), history
     )
 
 
@@ -140,3 +141,32 @@ def test_damaged_checkpoints_of_later_epochs_do_not_displace_a_new_one(run):
         assert found is not None
         assert len(found.history) == num_epochs
     assert len(list(run.folder.iterdir())) == checkpoints.NUM_KEPT
+
+
+INVALID = {
+    "no losses": ({"losses": None}, {}),
+    "losses of another type": ({"losses": np.ones(3)}, {}),
+    "losses of another shape": ({"losses": np.float32(1)}, {}),
+    "no epoch": ({}, {"history": []}),
+    "more epochs than planned": ({}, {"history": [history_row(epoch, {}) for epoch in range(CONFIG.epochs + 1)]}),
+    "an extra column": ({}, {"history": [{**history_row(0, {}), "color": 1.0}]}),
+    "a missing column": ({}, {"history": [{"epoch": 1}]}),
+    "text in a column": ({}, {"history": [{**history_row(0, {}), "loss": "low"}]}),
+    "no object": ({}, []),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_valid_hash_over_invalid_content_is_refused(case, tmp_path):
+    """A file from another person can have a hash that fits."""
+    changed_arrays, changed_header = INVALID[case]
+    arrays = {"weights/conv/kernel": np.ones(4, np.float32), "losses": np.ones(3, np.float32), **changed_arrays}
+    header = checkpoints.CheckpointHeader(config_sha256=checkpoints._config_hash(CONFIG), history=example().history)
+    values = {**header.to_json(), **changed_header} if isinstance(changed_header, dict) else changed_header
+    content = save(
+        {name: np.asarray(array) for name, array in arrays.items() if array is not None},
+        {"sha256": checkpoints.NO_HASH, "header": json.dumps(values)},
+    )
+    content = content.replace(checkpoints.NO_HASH.encode(), sha256(content).encode(), 1)
+    with pytest.raises(FmnistError, match=r"is damaged|has format version None"):
+        from_bytes(content, CONFIG, tmp_path / "checkpoint")

@@ -72,6 +72,14 @@ def content(folder: Path) -> dict:
     }
 
 
+def test_run_killed_once_has_the_same_result(trainer, reference, tmp_path):
+    folder = tmp_path / "run"
+    assert trainer.train(folder, fault=("rename", "checkpoint-0003", 1))["status"] == KILLED
+    assert trainer.train(folder)["status"] == 0
+    assert content(folder) == reference[0]
+
+
+@pytest.mark.slow
 def test_run_killed_at_random_times_has_the_same_result(trainer, reference, tmp_path):
     expected, seconds = reference
     seed = secrets.randbelow(2**32)
@@ -90,6 +98,7 @@ def test_run_killed_at_random_times_has_the_same_result(trainer, reference, tmp_
     log.warning("%d kills in %d runs", num_kills, num_runs)
 
 
+@pytest.mark.slow
 def test_run_killed_at_each_write_sync_and_rename_has_the_same_result(trainer, reference, tmp_path):
     folder = tmp_path / "run"
     for file, operation in itertools.product(FILES, OPERATIONS):

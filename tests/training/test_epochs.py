@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fmnist
-from fmnist.data.dataset import normalize, split
+from fmnist.data.dataset import normalize, split_dataset
 from fmnist.models import networks
 from fmnist.training import augment
 from fmnist.training.epochs import EpochSampler, LossRecorder, one_hot, validation_batches
@@ -106,7 +106,7 @@ def test_losses_of_the_selected_images_are_stored(full, last_batch, small):
     config = fmnist.Config.from_preset("textbook", batch_size=64, hard_example_fraction=0.5, full=full)
     network = networks.build_network(config, 10, "float32")
     network.get_layer("dropout").rate = 0.0
-    images = split(small, config.seed, config.full)
+    images = split_dataset(small, config.seed, config.full)
     labels = one_hot(images.train_labels, 10)
     sampler = EpochSampler(images.train_images, labels, small.class_names, config)
     network.compile(keras.optimizers.SGD(0.0), "categorical_crossentropy", metrics=[sampler.loss_recorder])
@@ -136,6 +136,7 @@ def test_losses_of_the_selected_images_are_stored(full, last_batch, small):
     np.testing.assert_allclose(sampler.losses, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_are_also_stored_on_jax():
     """Run the test above in another process, because a process has one backend."""
     # Keras 3.15 and NumPy 2 disagree about `__array__` on JAX.

@@ -1,5 +1,7 @@
 """Photo augmentation: reproducible, with valid images and correct labels as the result."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -130,7 +132,7 @@ def test_photo_augmentation_can_be_turned_off(small):
     def changed_fractions(photo_augmentation):
         config = fmnist.Config.from_preset("photo", flip=False, shift=0, photo_augmentation=photo_augmentation)
         sampler = EpochSampler(small.train_images, labels, small.class_names, config)
-        sampler.set_model(networks.textbook(10))
+        sampler.set_model(networks.textbook(10, random.Random(0)))
         sampler.on_epoch_begin(0)
         assert (sampler.images == small.train_images).all()
         return (
@@ -144,6 +146,7 @@ def test_photo_augmentation_can_be_turned_off(small):
     assert changed_labels == pytest.approx(0.12, abs=0.04)
 
 
+@pytest.mark.slow
 def test_interrupted_run_of_preset_photo_resumes_to_the_same_weights(small, small_folder, tmp_path):
     config = fmnist.Config.from_preset("photo", epochs=2, batch_size=64, data=str(small_folder))
     whole = fmnist.train(config, dataset=small, folder=tmp_path / "whole")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import as_unprivileged_user, tree
+from helpers import as_unprivileged_user, interruptible, tree
 from msgspec.structs import replace
 
 import fmnist
@@ -21,7 +21,7 @@ from fmnist import plots
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import export_run
-from fmnist.runs.environment import describe_environment, environment_changes, num_cpus
+from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.run import open_run
 from fmnist.training import train as training
 from fmnist.training.checkpoints import newest_checkpoint
@@ -77,7 +77,7 @@ def folder(interrupted, tmp_path):
 @pytest.fixture
 def no_export(monkeypatch):
     """Omit the export, which takes longer than the training."""
-    monkeypatch.setattr(training, "export_weights", lambda *_: None)
+    monkeypatch.setattr(training, "export", lambda *_: None)
 
 
 def result(folder):
@@ -370,10 +370,10 @@ def test_folder_of_a_running_training_is_locked(config, small, tmp_path, no_expo
     assert len(refused) == 4
 
 
-FULL_AT = ("checkpoint-0001", "checkpoint-0003", "weights.safetensors", "history.csv", "model.onnx", "manifest.json")
+FULL_AT = ("checkpoint-0001", "weights.safetensors", "history.csv", "model.onnx", "manifest.json")
 
 
-@pytest.mark.parametrize("file", FULL_AT)
+@pytest.mark.parametrize("file", ["checkpoint-0003", *(pytest.param(file, marks=pytest.mark.slow) for file in FULL_AT)])
 def test_full_disk_loses_nothing(cli, interrupted, finished, small_folder, tmp_path, monkeypatch, file):
     """A new training fails at the first checkpoint, a resumed one at each other file. Both can be resumed."""
     folder = tmp_path / "run"
@@ -426,6 +426,7 @@ def test_training_continues_without_its_figure(folder, finished, small, no_expor
     assert result(folder) == result(finished.folder)
 
 
+@pytest.mark.slow
 def test_limit_of_the_system_on_file_sizes(finished, small_folder, tmp_path):
     """The operating system refuses to write the first checkpoint of another process."""
     folder = tmp_path / "run"
@@ -473,27 +474,29 @@ def test_run_without_write_permission_is_not_changed(cli, interrupted, open_fold
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_ends_training_at_once_and_the_message_names_the_next_command(number, small_folder, tmp_path):
     folder = tmp_path / "run"
     command = [
-        sys.executable, "-m", "fmnist", "train", "--preset", "textbook", "--epochs", "20", "--data", str(small_folder),
+        sys.executable, "-m", "fmnist", "train", "--preset", "textbook", "--epochs", "500", "--data", str(small_folder),
         "--run", str(folder),
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        interruptible(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    with process:
         while not (folder / "curves.png").exists():
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
-        sent = time.monotonic()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate()
     assert process.returncode == SIGNALS[number], err
-    # 5 s on an idle machine, more if other processes use the processors
-    assert time.monotonic() - sent < 5 * max(1, os.getloadavg()[0] / num_cpus())
     run = open_run(folder)
     num_epochs = len(run.history())
     epochs = "1 epoch" if num_epochs == 1 else f"{num_epochs} epochs"
-    assert f"Interrupted after {epochs}; `fmnist train --resume {folder}` resumes it" in err
+    assert f"Interrupted after {epochs}; `fmnist train --resume {folder}` resumes it, `fmnist export {folder}`" in err
+    assert num_epochs < 500
     assert "Traceback" not in err
     assert run.status == "training"
     assert len(newest_checkpoint(run).history) == num_epochs
@@ -512,6 +515,7 @@ def test_interrupt_during_startup_shows_no_traceback(small_folder, tmp_path, cas
     module, arguments = STARTUP_STAGES[case]
     script = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {module!r}:\n"

@@ -1,15 +1,18 @@
 """Training on a small part of the real data: the files of a run, reproducibility, other backends and environments."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
 import fmnist
+from fmnist.data.dataset import evenly_spaced
 from fmnist.errors import FmnistError
-from fmnist.files import sha256
+from fmnist.files import lock_folder, sha256
 from fmnist.runs.run import open_run
 from fmnist.training import train as training
 
@@ -23,7 +26,7 @@ def config(small_folder):
 @pytest.fixture
 def no_export(monkeypatch):
     """Omit the export, which takes longer than the training."""
-    monkeypatch.setattr(training, "export_weights", lambda *_: None)
+    monkeypatch.setattr(training, "export", lambda *_: None)
 
 
 def test_finished_run_has_all_files(small_run):
@@ -72,6 +75,7 @@ def test_folder_that_is_not_empty_is_refused(config, small, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_training_needs_less_than_two_and_a_half_gigabytes(fashion, tmp_path):
     """The process trains on the whole data set and exports. Memory does not increase with the number of epochs."""
     script = (
@@ -85,6 +89,7 @@ def test_training_needs_less_than_two_and_a_half_gigabytes(fashion, tmp_path):
     assert 500_000 < int(done.stdout) < 2_500_000  # kB
 
 
+@pytest.mark.slow
 def test_tensorboard_logs_and_curves_without_a_display(small_folder, tmp_path):
     """The process has no display, and the environment names a Matplotlib backend that needs one."""
     environment = {**os.environ, "MPLBACKEND": "TkAgg"}
@@ -99,6 +104,7 @@ def test_tensorboard_logs_and_curves_without_a_display(small_folder, tmp_path):
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_jax_trains_and_tensorflow_exports(small_folder, tmp_path):
     """A process has one backend, so the export is done by another process."""
     command = [
@@ -114,3 +120,29 @@ def test_jax_trains_and_tensorflow_exports(small_folder, tmp_path):
     assert run.history()[-1]["accuracy"] > run.history()[0]["accuracy"]
     assert run.manifest().train_seconds > 0
     assert fmnist.load_model(run).count_params() == run.manifest().parameters
+
+
+def test_full_training_on_sorted_data_whitens_on_images_of_all_classes(config, small, tmp_path, monkeypatch):
+    order = np.argsort(small.train_labels, kind="stable")
+    images = small.train_images[order]
+    dataset = dataclasses.replace(small, train_images=images, train_labels=small.train_labels[order])
+    used = []
+    monkeypatch.setattr(training, "NUM_WHITENING_IMAGES", 100)
+    monkeypatch.setattr(training, "fit_whitening", lambda _, images: used.append(images))
+    monkeypatch.setattr(training, "export", lambda *_: None)
+    fmnist.train(replace(config, full=True), dataset=dataset, folder=tmp_path / "run")
+    assert (used[0] == images[evenly_spaced(len(images), 100)]).all()
+
+
+def test_the_lock_is_held_from_start_to_export(config, small, tmp_path, monkeypatch):
+    attempts = []
+
+    def export(run, *_):
+        with pytest.raises(FmnistError, match="is in use by another fmnist process"), lock_folder(run.folder):
+            pass
+        attempts.append(run.folder.name)
+
+    monkeypatch.setattr(training, "export", export)
+    run = fmnist.train(config, dataset=small, folder=tmp_path / "run")
+    fmnist.resume(run, dataset=small)  # exports only
+    assert attempts == ["run", "run"]

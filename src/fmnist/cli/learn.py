@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 from fmnist.cli.options import AsJson, DataFolder, Debug, find_run, require_backend
 from fmnist.cli.terminal import console_for, print_json, quiet_stderr, stderr_console
 from fmnist.config import PRESETS, Config
-from fmnist.errors import FmnistError, one_line
+from fmnist.errors import FmnistError, one_line, quote
 
 if TYPE_CHECKING:
     from fmnist.runs.run import Run
@@ -106,28 +106,30 @@ def train(
     if tensorboard and not find_spec("tensorboard"):
         raise ModuleNotFoundError(name="tensorboard")
     from fmnist.data.dataset import load, load_from
-    from fmnist.runs.run import new_run_folder, open_run
+    from fmnist.runs.folders import make_run_folder
+    from fmnist.runs.run import open_run
 
     if resume:
-        interrupted_run = open_run(resume)
-        config, folder = interrupted_run.config, interrupted_run.folder
-        refuse_other_settings(interrupted_run, {"preset": preset, **given} if preset else given)
-        if interrupted_run.status == "finished":
+        earlier_run = open_run(resume)
+        config, folder = earlier_run.config, earlier_run.folder
+        refuse_other_settings(earlier_run, {"preset": preset, **given} if preset else given)
+        if earlier_run.status == "finished":
             console_for(as_json).print(f"{folder} is finished: nothing to do", soft_wrap=True)
-            print_json(as_json, training_summary(interrupted_run))
+            print_json(as_json, training_summary(earlier_run))
             return
     else:
         config = Config.from_preset(preset or DEFAULT_PRESET, **given)
-        folder = run or new_run_folder(config.preset)
-    with explain_interruption(folder):
-        dataset = load_from(config.data) if resume else load(config.data)
-        with quiet_stderr():
-            import keras
+    dataset = load_from(config.data) if resume else load(config.data)
+    with quiet_stderr():
+        import keras
 
-            from fmnist.training import progress
-            from fmnist.training import train as training
-        start = partial(training.resume, folder) if resume else partial(training.train, config, folder=folder)
-        callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+        from fmnist.training import progress
+        from fmnist.training import train as training
+    if not resume:
+        folder = run or make_run_folder(config.preset)
+    start = partial(training.resume, earlier_run) if resume else partial(training.train, config, folder=folder)
+    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+    with explain_interruption(folder):
         stderr_console.print(f"{'Resuming' if resume else 'Training'} {config.preset} in {folder}", soft_wrap=True)
         with progress.ProgressBar(stderr_console) as bar:
             finished = start([bar, *callbacks], dataset=dataset)
@@ -166,7 +168,9 @@ def evaluate(
 
 def training_summary(run: "Run") -> dict[str, Any]:
     """Return the JSON document of a finished training."""
-    manifest = run.manifest()
+    manifest, history = run.manifest(), run.history()
+    if not history:
+        raise FmnistError(f"{run.history_path} is missing; restore it, or train again into a new folder")
     return {
         "run": str(run.folder),
         "preset": run.config.preset,
@@ -174,7 +178,7 @@ def training_summary(run: "Run") -> dict[str, Any]:
         "epochs": run.config.epochs,
         "parameters": manifest.parameters,
         "train_seconds": manifest.train_seconds,
-        "val_accuracy": run.history()[-1]["val_accuracy"],
+        "val_accuracy": history[-1]["val_accuracy"],
     }
 
 
@@ -214,9 +218,11 @@ def explain_interruption(folder: Path) -> Iterator[None]:
     except OSError as error:
         if not (folder / "config.json").is_file():
             raise
-        raise FmnistError(f"{one_line(error)}; `fmnist train --resume {folder}` resumes training") from error
+        raise FmnistError(f"{one_line(error)}; `fmnist train --resume {quote(folder)}` resumes training") from error
     finally:
         signal.signal(signal.SIGTERM, before)
+        with suppress(OSError):  # a run that did not start leaves no empty folder
+            folder.rmdir()
 
 
 def interruption_message(folder: Path) -> str:
@@ -227,8 +233,8 @@ def interruption_message(folder: Path) -> str:
         num_epochs = len(open_run(folder).history())
     except FmnistError:
         return f"Interrupted before the run started: nothing in {folder} to resume."
-    resume = f"`fmnist train --resume {folder}` resumes it"
+    resume = f"`fmnist train --resume {quote(folder)}` resumes it"
     if num_epochs == 0:
         return f"Interrupted before the first epoch was completed; {resume}."
     epochs = "1 epoch" if num_epochs == 1 else f"{num_epochs} epochs"
-    return f"Interrupted after {epochs}; {resume}, `fmnist export {folder}` exports it as it is."
+    return f"Interrupted after {epochs}; {resume}, `fmnist export {quote(folder)}` exports it as it is."

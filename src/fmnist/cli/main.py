@@ -9,15 +9,20 @@ from typer.core import TyperGroup
 
 from fmnist.cli import learn, use
 from fmnist.cli.terminal import print_error, show_log
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, one_line
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Learn": (learn.data, learn.explore, learn.train, learn.evaluate),
     "Use": (use.predict, use.demo, use.export, use.doctor),
 }
 """The commands, in the groups of `fmnist --help`."""
-EXTRAS = {"fastapi": "demo", "uvicorn": "demo", "tensorboard": "tensorboard"}
-"""Package to the extra that installs it. Every other optional package is in `train`."""
+EXTRAS = {
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "demo"),
+    **dict.fromkeys(("jinja2", "keras", "matplotlib", "onnx", "requests", "safetensors", "scipy", "sklearn"), "train"),
+    "tensorboard": "tensorboard",
+    "tf2onnx": "train",
+}
+"""Package to the extra that installs it."""
 
 
 class GroupedHelp(TyperGroup):
@@ -68,15 +73,19 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        print_error(explain_missing_package(error) if isinstance(error, ModuleNotFoundError) else error)
+        print_error(explain(error))
         sys.exit(1)
 
 
-def explain_missing_package(error: ModuleNotFoundError) -> Exception:
-    """Turn a missing optional package into an error that names the extra to install."""
-    package = (error.name or "").partition(".")[0]
-    if not package or package == "fmnist":
+def explain(error: Exception) -> Exception:
+    """Add what to do: install a missing optional package, or report an error that fmnist did not foresee."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRAS:
+        hint = f"`pip install 'fmnist[{EXTRAS[package]}]'` installs it"
+        return FmnistError(f"this command needs the package {package}; {hint}")
+    if isinstance(error, FmnistError | OSError | MemoryError):
         return error
     return FmnistError(
-        f"this command needs the package {package}; `pip install 'fmnist[{EXTRAS.get(package, 'train')}]'` installs it"
+        f"{one_line(error)}. This is a bug in fmnist: repeat the command with --debug, and report its output together "
+        "with that of `fmnist doctor --json`"
     )

@@ -20,8 +20,8 @@ DataFolder = Annotated[
 ModelFolder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a finished run; `pretrained` is the model for photos that comes with fmnist.",
-        show_default="the newest run, else pretrained",
+        help="Folder of a finished run. `pretrained` is the model for photos that comes with fmnist.",
+        show_default="pretrained",
     ),
 ]
 PRETRAINED = Path("pretrained")
@@ -29,18 +29,19 @@ PRETRAINED = Path("pretrained")
 
 def find_run(folder: Path | None) -> "Run":
     """Open a run folder, or the newest finished run if no folder is given."""
-    from fmnist.runs.run import newest_finished_run, open_run
+    from fmnist.runs.folders import newest_finished_run
+    from fmnist.runs.run import open_run
 
     return open_run(folder) if folder else newest_finished_run()
 
 
 def find_model(folder: Path | None) -> "Run":
-    """Open a run folder, or the newest finished run, or the pretrained model if there is no run."""
-    from fmnist.runs import run as runs
+    """Open a run folder, or the pretrained model: other models have seen studio images only."""
+    from fmnist.runs.run import open_pretrained, open_run
 
-    if folder == PRETRAINED and not folder.exists():
-        return runs.open_pretrained()
-    return find_run(folder) if folder or runs.finished_runs(runs.RUNS_FOLDER) else runs.open_pretrained()
+    if folder is None or (folder == PRETRAINED and not folder.exists()):
+        return open_pretrained()
+    return open_run(folder)
 
 
 def require_backend(backend: str | None) -> None:
@@ -52,9 +53,8 @@ def require_backend(backend: str | None) -> None:
     Raises:
         FmnistError: if the backend, or TensorFlow, which writes the ONNX file under any backend, is not installed.
     """
-    if backend:
-        os.environ["KERAS_BACKEND"] = backend
-    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    chosen = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    os.environ["KERAS_BACKEND"] = chosen  # otherwise Keras takes the backend in its own settings file
     if not find_spec("keras"):
         raise ModuleNotFoundError(name="keras")
     missing = [name for name in dict.fromkeys([chosen, "tensorflow"]) if not find_spec(name)]

@@ -78,11 +78,11 @@ def sample_sentence(sample: dict[str, Any]) -> str:
     )
 
 
-def predictions_table(predictions: dict[int, tuple[str, "Prediction"]]) -> Table:
+def predictions_table(predictions: list[tuple[str, "Prediction"]]) -> Table:
     """Build the table of predictions, each with the name of its file."""
     rows = [
         [file, prediction.label, f"{prediction.probability:.1%}", _decision(prediction)]
-        for file, prediction in predictions.values()
+        for file, prediction in predictions
     ]
     return table(None, ["file", "label", "probability", "accepted"], rows)
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from fmnist.cli.options import AsJson, Debug, ModelFolder, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, quiet_stderr, stderr_console
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, one_line
+
+MAX_STEM_LENGTH = 60
+"""Characters of a photo's name in the name of its steps: file systems allow 255 bytes, and a character has up to 4."""
 
 if TYPE_CHECKING:
-    from fmnist.inference.classifier import Classifier
     from fmnist.inference.prediction import Prediction
 
 
@@ -32,22 +35,25 @@ def predict(
 
     classifier = Classifier.load(find_model(model))
     stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
-    predictions: dict[int, tuple[str, Prediction]] = {}
+    predictions: list[tuple[str, Prediction]] = []
     documents: list[dict[str, Any]] = []
+    has_errors = False
     for number, file in enumerate(list_pictures(files), start=1):
-        sheet = steps / f"{number:03}-{file.stem}.png" if steps else None
         try:
-            prediction = classify_file(file, classifier, sheet)
-        except FmnistError as error:
-            documents.append({"file": str(file), "error": str(error)})
-            print_error(error)
-        else:
+            prediction = classifier.classify(file)
             documents.append({"file": str(file), **prediction.to_json()})
-            predictions[number] = (str(file), prediction)
+            predictions.append((str(file), replace(prediction, steps={})))  # pictures of all files would fill memory
+            if steps:
+                save_steps(prediction, steps / f"{number:03}-{file.stem[:MAX_STEM_LENGTH]}.png")
+        except (FmnistError, OSError) as error:
+            has_errors = True
+            print_error(error)
+            if len(documents) < number:
+                documents.append({"file": str(file), "error": one_line(error)})
     if predictions:
         console_for(as_json).print(tables.predictions_table(predictions))
     print_json(as_json, documents)
-    if len(predictions) < len(documents):
+    if has_errors:
         raise typer.Exit(1)
 
 
@@ -78,7 +84,7 @@ def demo(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run with weights.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantize the run's graph: a quarter of the size.")] = False,
-    copy: Annotated[
+    destination: Annotated[
         Path | None, typer.Option("--out", help="Also copy the graph to this file.", show_default=False)
     ] = None,
     as_json: AsJson = False,
@@ -100,13 +106,13 @@ def export(
 
         manifest = quantize_run(chosen)
     path = chosen.folder / INT8_FILE if int8 else chosen.onnx_path
-    if copy:
-        write_atomic(copy, path.read_bytes())
+    if destination:
+        write_atomic(destination, chosen.read_graph(path.name, manifest))
     console = console_for(as_json)
     if int8 and manifest.int8:
         console.print(tables.int8_sentence(manifest.int8))
-    console.print(f"Exported {copy or path}", soft_wrap=True)
-    print_json(as_json, {"run": str(chosen.folder), "file": str(copy or path), **manifest.to_json()})
+    console.print(f"Exported {destination or path}", soft_wrap=True)
+    print_json(as_json, {"run": str(chosen.folder), "file": str(destination or path), **manifest.to_json()})
 
 
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
@@ -132,22 +138,19 @@ def list_pictures(paths: list[Path]) -> list[Path]:
     for path in paths:
         try:
             entries = list(path.iterdir()) if path.is_dir() else []
+            pictures = sorted(entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir())
         except OSError:
-            entries = []  # reading the folder as a picture will raise the error
-        pictures = sorted(entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir())
-        files += pictures or [path]  # a folder without pictures becomes an error later
+            pictures = []
+        files += pictures or [path]  # reading a folder as a picture raises the error
     return files
 
 
-def classify_file(file: Path, classifier: "Classifier", sheet: Path | None) -> "Prediction":
-    """Classify a photo. If `sheet` is given, save a picture of the steps of its conversion there."""
+def save_steps(prediction: "Prediction", path: Path) -> None:
+    """Save a picture of the steps of a prediction's conversion."""
     from fmnist.files import write_atomic
     from fmnist.inference.photo import contact_sheet
 
-    prediction = classifier.classify(file)
-    if sheet:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        contact_sheet(prediction.steps).save(content, "PNG")
-        write_atomic(sheet, content.getvalue())
-    return prediction
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    contact_sheet(prediction.steps).save(content, "PNG")
+    write_atomic(path, content.getvalue())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist.config import IMAGE_SIZE
+from fmnist.config import IMAGE_SIZE, MAX_CLASSES
 from fmnist.data import download
 from fmnist.data.formats import parse_images, parse_labels, read_idx
 from fmnist.errors import FmnistError
@@ -16,7 +16,6 @@ from fmnist.files import read_bounded, sha256
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-MAX_CLASSES = 10
 MAX_NAME_LENGTH = 100
 """Limit for the name of a class, in characters."""
 MAX_LABELS_FILE_BYTES = 10_000
@@ -163,7 +162,27 @@ def are_class_names(value: Any) -> bool:
     )
 
 
-def split(dataset: Dataset, seed: int, full: bool = False) -> Split:
+def check_trainable(dataset: Dataset) -> None:
+    """Check that a network can be trained and evaluated on a data set.
+
+    Raises:
+        FmnistError: if all training images are of one class, or a class of the test images has no training image.
+    """
+    train_classes, test_classes = (np.unique(labels) for labels in (dataset.train_labels, dataset.test_labels))
+    if len(train_classes) < 2:
+        raise FmnistError(
+            f"all training images from {dataset.source} are of the class "
+            f"{dataset.class_names[train_classes[0]]!r}; expected at least two classes"
+        )
+    if len(missing := np.setdiff1d(test_classes, train_classes)):
+        names = ", ".join(dataset.class_names[label] for label in missing)
+        raise FmnistError(
+            f"the data from {dataset.source} has test images but no training image of {names}; add training images or "
+            "remove these test images"
+        )
+
+
+def split_dataset(dataset: Dataset, seed: int, full: bool = False) -> Split:
     """Split the training images into training and validation, stratified by class.
 
     Args:

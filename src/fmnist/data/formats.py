@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from fmnist.config import IMAGE_SIZE
+from fmnist.config import IMAGE_SIZE, MAX_CLASSES
 from fmnist.errors import FmnistError
 from fmnist.files import UnsuitableFileError, read_bounded
 
@@ -46,16 +46,17 @@ def read_idx(path: Path) -> bytes:
         DamagedFileError: if the file can never be used, naming the file and the problem.
         FmnistError: if it is missing or not readable.
     """
-    stored = _read_stored(path)
     if path.suffix == ".gz":
-        return _decompress(path, stored)
-    _check_size(path, len(stored), _declared_bytes(path, stored[:IMAGE_HEADER_BYTES], len(stored)))
-    return stored
+        return _decompress(path, _read_stored(path))
+    header = _read_stored(path, IMAGE_HEADER_BYTES)
+    size = path.stat().st_size
+    _check_size(path, size, _declared_bytes(path, header, size))
+    return _read_stored(path)
 
 
-def _read_stored(path: Path) -> bytes:
+def _read_stored(path: Path, num_bytes: int | None = None) -> bytes:
     try:
-        return read_bounded(path, MAX_FILE_BYTES, HINT, follow_links=True)
+        return read_bounded(path, MAX_FILE_BYTES, HINT, follow_links=True, num_bytes=num_bytes)
     except UnsuitableFileError as error:
         raise DamagedFileError(str(error)) from error
     except FmnistError as error:
@@ -145,14 +146,14 @@ def parse_labels(path: Path, content: bytes) -> np.ndarray:
         content: its decompressed bytes, as `read_idx` returns them.
 
     Returns:
-        Labels of shape (n,), uint8, 0 to 9. Read-only: they share memory with `content`.
+        Labels of shape (n,), uint8, below `MAX_CLASSES`. Read-only: they share memory with `content`.
 
     Raises:
-        FmnistError: if the file contains images, or a label above 9.
+        FmnistError: if the file contains images, or a label that is too large.
     """
     if int.from_bytes(content[:4], "big") != LABEL_MAGIC:
         raise FmnistError(f"{path} contains images; expected labels")
     labels = np.frombuffer(content, np.uint8, offset=LABEL_HEADER_BYTES)
-    if (largest := int(labels.max(initial=0))) > 9:
-        raise FmnistError(f"{path} contains the label {largest}; expected 0 to 9")
+    if (largest := int(labels.max(initial=0))) >= MAX_CLASSES:
+        raise FmnistError(f"{path} contains the label {largest}; expected 0 to {MAX_CLASSES - 1}")
     return labels

@@ -152,7 +152,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def error_response(_: Request, error: Exception) -> JSONResponse:
-    """Return any error as `{"error": "one line"}`. Of an unexpected one only the type is told."""
+    """Return any error as `{"error": "one line"}`. For an unexpected error only its type is shown."""
     match error:
         case RequestError():
             status, message = error.status, str(error)

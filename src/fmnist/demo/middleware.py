@@ -39,7 +39,7 @@ def content_security_policy(page: str) -> str:
 
 
 class SecurityMiddleware:
-    """Adds the security headers to every response and logs the requests to classify."""
+    """Add the security headers to every response, and log the requests to classify."""
 
     def __init__(self, app: ASGIApp, policy: str, error_handler: ErrorHandler):
         """Wrap an application.

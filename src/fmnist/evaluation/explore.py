@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fmnist import plots
-from fmnist.data.dataset import Dataset
+from fmnist.data.dataset import Dataset, evenly_spaced
 from fmnist.errors import FmnistError
 
 HISTOGRAM_BINS = 32
@@ -111,14 +111,14 @@ def save_figures(dataset: Dataset, summary: dict[str, Any], folder: Path) -> lis
         The files: examples, class means, class counts, pixel histogram, projection.
     """
     images, labels, class_names = dataset.train_images, dataset.train_labels, dataset.class_names
-    points = project(images[:MAX_PROJECTED_IMAGES])
+    chosen = evenly_spaced(len(images), MAX_PROJECTED_IMAGES)
     counts = {name: part["class_counts"] for name, part in summary["parts"].items()}
     figures = {
         "examples": plots.examples(images, labels, class_names),
         "class_means": plots.class_means(images, labels, class_names),
         "class_counts": plots.class_counts(counts, class_names),
         "pixel_histogram": plots.pixel_histogram(summary["pixel_histogram"]),
-        "projection": plots.projection(points, labels[: len(points)], class_names),
+        "projection": plots.projection(project(images[chosen]), labels[chosen], class_names),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -14,10 +14,11 @@ import numpy as np
 
 from fmnist import metrics
 from fmnist.data.dataset import Split, evenly_spaced
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, quote
 from fmnist.export.graph import LOG_EPSILON, CompleteGraph
 from fmnist.inference.rejection import RejectionRule
-from fmnist.runs.run import Run, finished_runs
+from fmnist.runs.folders import finished_runs
+from fmnist.runs.run import Run
 from fmnist.runs.schemas import RejectionRuleRecord, ValidationRecord
 
 log = logging.getLogger("fmnist")
@@ -39,7 +40,7 @@ class Calibration:
     rejection_rule: RejectionRuleRecord | None
 
 
-def calibrate(run: Run, network: keras.Sequential, images: Split, data_sha256: dict[str, str]) -> Calibration:
+def calibrate(run: Run, network: keras.Sequential, split: Split, data_sha256: dict[str, str]) -> Calibration:
     """Fit temperature and rejection rule on the validation images, or take them from another run.
 
     The distribution of the features is estimated on training images in both cases. Scale and threshold are what needs
@@ -48,13 +49,13 @@ def calibrate(run: Run, network: keras.Sequential, images: Split, data_sha256: d
     Args:
         run: the trained run.
         network: its network, in float32.
-        images: its training and validation images.
+        split: its training and validation images.
         data_sha256: hashes of its data.
     """
     graph = CompleteGraph(network, run.config.tta_views, temperature=1.0)
-    rule = fit_rejection_rule(graph.numpy_outputs, images)
-    if len(images.val_images):
-        return _fit_on_validation(run, graph, rule, images)
+    rule = fit_rejection_rule(graph.numpy_outputs, split)
+    if len(split.val_images):
+        return _fit_on_validation(run, graph, rule, split)
     other = find_calibration_run(run, data_sha256)
     if other is None:
         log.warning(
@@ -62,7 +63,7 @@ def calibrate(run: Run, network: keras.Sequential, images: Split, data_sha256: d
             "finished run with the same settings and a validation split, and %s has none; train one without --full, "
             "then `fmnist export %s`",
             run.folder.absolute().parent,
-            run.folder,
+            quote(run.folder),
         )
         return Calibration(1.0, None, None, None)
     manifest = other.manifest()
@@ -72,24 +73,24 @@ def calibrate(run: Run, network: keras.Sequential, images: Split, data_sha256: d
     return Calibration(manifest.temperature, other.name, None, rule.to_record())
 
 
-def fit_rejection_rule(outputs: Outputs, images: Split) -> RejectionRule:
+def fit_rejection_rule(outputs: Outputs, split: Split) -> RejectionRule:
     """Estimate where the classes are among a model's features, from training images. Scale and threshold are unset."""
-    indices = evenly_spaced(len(images.train_images), NUM_FITTED_IMAGES)
-    features = outputs(images.train_images[indices], single_view=True)["features"]
-    return RejectionRule.fit(features, images.train_labels[indices])
+    indices = evenly_spaced(len(split.train_images), NUM_FITTED_IMAGES)
+    features = outputs(split.train_images[indices], single_view=True)["features"]
+    return RejectionRule.fit(features, split.train_labels[indices])
 
 
-def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, images: Split) -> Calibration:
+def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, split: Split) -> Calibration:
     from scipy.special import softmax
 
-    outputs = graph.numpy_outputs(images.val_images)
+    outputs = graph.numpy_outputs(split.val_images)
     log_probabilities = np.log(outputs["probabilities"] + LOG_EPSILON)
-    temperature = metrics.fit_temperature(log_probabilities, images.val_labels)
+    temperature = metrics.fit_temperature(log_probabilities, split.val_labels)
     rule = rule.calibrated(softmax(log_probabilities / temperature, axis=1), outputs["features"])
     validation = ValidationRecord(
-        num_images=len(images.val_images),
-        accuracy=float((log_probabilities.argmax(axis=1) == images.val_labels).mean()),
-        cross_entropy=metrics.cross_entropy(log_probabilities / temperature, images.val_labels),
+        num_images=len(split.val_images),
+        accuracy=float((log_probabilities.argmax(axis=1) == split.val_labels).mean()),
+        cross_entropy=metrics.cross_entropy(log_probabilities / temperature, split.val_labels),
     )
     return Calibration(temperature, run.name, validation, rule.to_record())
 
@@ -106,10 +107,14 @@ def find_calibration_run(run: Run, data_sha256: dict[str, str]) -> Run | None:
         return {**other.config.to_json(), "full": None, "seed": None}
 
     def is_suitable(other: Run) -> bool:
-        if other.config.full or settings(other) != settings(run) or other.status != "finished":
+        if other.config.full or settings(other) != settings(run):
             return False
         try:
-            return other.manifest().rejection_rule is not None and other.environment().data_sha256 == data_sha256
+            return (
+                other.status == "finished"
+                and other.manifest().rejection_rule is not None
+                and other.environment().data_sha256 == data_sha256
+            )
         except FmnistError:
             return False
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -21,12 +22,20 @@ from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export.calibration import calibrate
 from fmnist.export.graph import CompleteGraph
-from fmnist.files import MAX_MODEL_BYTES, lock_folder, read_bounded, remove_temporary_files, sha256, write_atomic
+from fmnist.files import (
+    LOCKED_FOLDER,
+    MAX_MODEL_BYTES,
+    lock_folder,
+    read_bounded,
+    remove_temporary_files,
+    sha256,
+    write_atomic,
+)
 from fmnist.inference.classifier import Classifier
 from fmnist.models.networks import build_network
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
-from fmnist.runs.run import Run, remove_exports
+from fmnist.runs.run import INT8_FILE, Run, remove_exports
 from fmnist.runs.schemas import Agreement, Manifest
 
 log = logging.getLogger("fmnist")
@@ -35,11 +44,23 @@ NUM_CHECKED_IMAGES = 1_000
 """Training images on which the exported graph has to agree with Keras."""
 MAX_DIFFERENCE = 1e-4
 """Largest difference allowed between two probabilities. Another order of float32 sums changes them by about 1e-6."""
-DECIDING_FIELDS = ("class_names", "tta_views", "temperature", "epochs_trained")
-"""Fields of the manifest that, with the weights, determine the predictions of a graph. Its bytes say less: Keras
-numbers the names in them."""
+PREDICTION_FIELDS = ("class_names", "tta_views", "temperature", "epochs_trained")
+"""Fields of the manifest that, with the weights, determine the predictions of a graph. The bytes of two graphs differ,
+because Keras numbers the names in them."""
 
-Weights = dict[str, np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """What the export needs of a training."""
+
+    weights: dict[str, np.ndarray]
+    """As `fmnist.models.weights.get_weights` returns them."""
+    history: History
+    """A row for each completed epoch."""
+    precision: str
+    """`float32` or `bfloat16`: the precision that the network was trained in."""
+    train_seconds: float | None = None
+    """None if the training was interrupted: then the seconds of the epochs are summed up."""
 
 
 def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
@@ -56,26 +77,30 @@ def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
         FmnistError: if the run has no weights, its data is not found, another process uses the folder, or the exported
             graph disagrees with Keras.
     """
-    if keras.backend.backend() != "tensorflow":
-        return _export_in_new_process(run)
-    with lock_folder(run.folder):
-        environment = run.environment()
+    with lock_folder(run.folder) as lock:
+        if keras.backend.backend() != "tensorflow":
+            return _export_in_new_process(run, lock)
         dataset = dataset or load_from(run.config.data)
-        run.check_data(dataset, environment.data_sha256)
-        weights, images = read_weights(run), run.split(dataset)
-        return _export(run, weights, run.history(), dataset, images, environment.precision, None)
+        return export(run, lock, read_trained(run, dataset), dataset, run.split(dataset))
 
 
-def export_weights(
-    run: Run,
-    weights: Weights,
-    history: History,
-    dataset: Dataset,
-    images: Split,
-    precision: str,
-    train_seconds: float | None = None,
-) -> Manifest:
-    """Calibrate a network that this process has just trained, write its ONNX graph and then, last of all, the manifest.
+def read_trained(run: Run, dataset: Dataset) -> TrainedNetwork:
+    """Read what an earlier process has trained.
+
+    Args:
+        run: a run with weights.
+        dataset: the data, which must be the run's.
+
+    Raises:
+        FmnistError: if a file is missing or damaged, or the run was trained on other data.
+    """
+    environment = run.environment()
+    run.check_data(dataset, environment.data_sha256)
+    return TrainedNetwork(read_weights(run), run.history(), environment.precision)
+
+
+def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset, split: Split) -> Manifest:
+    """Calibrate a trained network, write its ONNX graph and then, last of all, the manifest.
 
     The float32 network is wrapped so that the graph is complete: `images`, uint8 (n, 28, 28), in; `probabilities`
     (averaged over the views, calibrated), `probabilities_single_view` and `features` out. The file is compared with
@@ -83,47 +108,30 @@ def export_weights(
 
     Args:
         run: the trained run, with its weights file.
-        weights: as `fmnist.models.weights.get_weights` returns them.
-        history: a row for each completed epoch.
+        lock: the lock of its folder, from `lock_folder`.
+        trained: the network.
         dataset: the run's data.
-        images: the same, split as the run does.
-        precision: the precision that the network was trained in.
-        train_seconds: duration of the training. None sums up the epochs.
+        split: the same, split as the run does.
 
     Returns:
         The manifest.
 
     Raises:
-        FmnistError: if the weights are not finite, another process uses the folder, or the exported graph disagrees
-            with Keras.
+        FmnistError: if the weights are not finite, or the exported graph disagrees with Keras.
     """
     if keras.backend.backend() != "tensorflow":
-        return _export_in_new_process(run, train_seconds)
-    with lock_folder(run.folder):
-        return _export(run, weights, history, dataset, images, precision, train_seconds)
-
-
-def _export(
-    run: Run,
-    weights: Weights,
-    history: History,
-    dataset: Dataset,
-    images: Split,
-    precision: str,
-    train_seconds: float | None,
-) -> Manifest:
-    if not all(np.isfinite(values).all() for values in weights.values()):
+        return _export_in_new_process(run, lock, trained.train_seconds)
+    if not all(np.isfinite(values).all() for values in trained.weights.values()):
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
-    network, as_trained = (
-        build_network(run.config, len(dataset.class_names), dtype) for dtype in ("float32", precision)
-    )
+    num_classes = len(dataset.class_names)
+    network, as_trained = (build_network(run.config, num_classes, dtype) for dtype in ("float32", trained.precision))
     for each in (network, as_trained):
-        set_weights(each, weights, run.weights_path)
-    calibration = calibrate(run, network, images, dataset.sha256)
+        set_weights(each, trained.weights, run.weights_path)
+    calibration = calibrate(run, network, split, dataset.sha256)
     graph, graph_as_trained = (
         CompleteGraph(each, run.config.tta_views, calibration.temperature) for each in (network, as_trained)
     )
-    checked = images.train_images[evenly_spaced(len(images.train_images), NUM_CHECKED_IMAGES)]
+    checked = split.train_images[evenly_spaced(len(split.train_images), NUM_CHECKED_IMAGES)]
     # Keras exports a subclassed model only after it was called.
     expected, as_trained_probabilities = (
         each.numpy_outputs(checked)["probabilities"] for each in (graph, graph_as_trained)
@@ -134,6 +142,10 @@ def _export(
 
     previous = run.manifest() if run.manifest_path.is_file() else None
     previous_seconds = previous.train_seconds if previous else None
+    hashes = {
+        "weights.safetensors": sha256(read_bounded(run.weights_path, MAX_MODEL_BYTES, "train again")),
+        "model.onnx": sha256(content),
+    }
     manifest = Manifest(
         class_names=dataset.class_names,
         tta_views=run.config.tta_views,
@@ -141,22 +153,30 @@ def _export(
         calibrated_by=calibration.calibrated_by,
         validation=calibration.validation,
         rejection_rule=calibration.rejection_rule,
-        epochs_trained=len(history),
+        epochs_trained=len(trained.history),
         parameters=network.count_params(),
-        train_seconds=train_seconds or previous_seconds or sum(row["seconds"] or 0 for row in history),
+        train_seconds=trained.train_seconds or previous_seconds or sum(row["seconds"] or 0 for row in trained.history),
         agreement=agreement,
-        sha256={
-            "weights.safetensors": sha256(read_bounded(run.weights_path, MAX_MODEL_BYTES, "train again")),
-            "model.onnx": sha256(content),
-        },
+        sha256=hashes,
     )
-    if previous and any(getattr(previous, name) != getattr(manifest, name) for name in DECIDING_FIELDS):
-        # An evaluation of the previous graph would be taken for one of this graph.
+    if previous and _predicts_the_same(previous, manifest):
+        kept = {name: digest for name, digest in previous.sha256.items() if name == INT8_FILE}
+        manifest = replace(manifest, int8=previous.int8, sha256={**hashes, **kept})
+    else:
+        # An evaluation or int8 graph of the previous graph would be taken for one of this graph.
         remove_exports(run)
     remove_temporary_files(run.folder)
     write_atomic(run.onnx_path, content)
     write_document(run.manifest_path, manifest)
     return manifest
+
+
+def _predicts_the_same(previous: Manifest, manifest: Manifest) -> bool:
+    """Check whether two graphs make the same predictions."""
+    file = "weights.safetensors"
+    return previous.sha256[file] == manifest.sha256[file] and all(
+        getattr(previous, name) == getattr(manifest, name) for name in PREDICTION_FIELDS
+    )
 
 
 def to_onnx(graph: CompleteGraph) -> bytes:
@@ -204,15 +224,18 @@ def check_agreement(found: np.ndarray, expected: np.ndarray, difference_as_train
     )
 
 
-def _export_in_new_process(run: Run, train_seconds: float | None = None) -> Manifest:
+def _export_in_new_process(run: Run, lock: int | None, train_seconds: float | None = None) -> Manifest:
     """Export a run under TensorFlow, the only backend that exports ONNX. A process has one backend.
+
+    The new process shares the lock of the folder.
 
     Raises:
         FmnistError: if the export fails.
     """
     command = [sys.executable, "-m", "fmnist", "export", str(run.folder.absolute()), "--json"]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", LOCKED_FOLDER: str(run.folder.absolute())}
+    inherited = () if lock is None else (lock,)
+    done = subprocess.run(command, env=environment, pass_fds=inherited, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise FmnistError(f"export of {run.folder} on TensorFlow failed: {(done.stderr.splitlines() or [''])[-1]}")
     for line in done.stderr.splitlines():
@@ -221,6 +244,5 @@ def _export_in_new_process(run: Run, train_seconds: float | None = None) -> Mani
     manifest = run.manifest()
     if train_seconds is not None:
         manifest = replace(manifest, train_seconds=train_seconds)
-        with lock_folder(run.folder):
-            write_document(run.manifest_path, manifest)
+        write_document(run.manifest_path, manifest)
     return manifest

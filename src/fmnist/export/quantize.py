@@ -6,23 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from msgspec.structs import replace
-from onnxruntime import quantization
 
 from fmnist.data.dataset import Dataset, Split, evenly_spaced
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256, write_atomic
 from fmnist.inference.classifier import Classifier
+from fmnist.inference.runtime import onnxruntime
 from fmnist.runs.run import INT8_FILE, Run
 from fmnist.runs.schemas import Int8Record, Manifest
+
+# isort: split
+from onnxruntime import quantization  # after fmnist.inference.runtime, which turns telemetry off
 
 NUM_CALIBRATION_IMAGES = 500
 """Training images, in every view, whose largest activations set the scales. Four times as many change nothing."""
 NUM_COMPARED_IMAGES = 5_000
 """Training images on which the graphs are compared if a run has no validation split."""
 BATCH_SIZE = 100
+WARNING, ERROR = 2, 3
+"""ONNX Runtime's severity levels; WARNING is its default."""
 MIN_SAME_TOP1 = 0.9
 """Rounding changes the class of a few images in a thousand. Below this fraction the graph is broken."""
 
@@ -49,10 +53,10 @@ def quantize_run(run: Run, dataset: Dataset | None = None) -> Manifest:
         content = run.read_graph(manifest=manifest)
         # Opening the graph checks it, before other packages parse it.
         original = Classifier(content, manifest.class_names, str(run.folder))
-        parts = run.split(dataset)
-        indices = evenly_spaced(len(parts.train_images), NUM_CALIBRATION_IMAGES)
-        quantized = quantize(content, parts.train_images[indices])
-        record = compare(original, Classifier(quantized, manifest.class_names), parts, len(quantized))
+        split = run.split(dataset)
+        indices = evenly_spaced(len(split.train_images), NUM_CALIBRATION_IMAGES)
+        quantized = quantize(content, split.train_images[indices])
+        record = compare(original, Classifier(quantized, manifest.class_names), split, len(quantized))
         if record.same_top1 < MIN_SAME_TOP1:
             raise FmnistError(
                 f"the int8 graph predicts the same class as the float graph for {record.same_top1:.1%} of the "
@@ -75,7 +79,14 @@ def quantize(content: bytes, images: np.ndarray) -> bytes:
         The content of the quantized graph, with the same inputs and outputs.
     """
     # ONNX Runtime warns for every session of the calibration that the input num_views has a default value.
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.set_default_logger_severity(ERROR)
+    try:
+        return _quantize(content, images)
+    finally:
+        onnxruntime.set_default_logger_severity(WARNING)
+
+
+def _quantize(content: bytes, images: np.ndarray) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
         plain, folded, quantized = (Path(scratch) / f"{name}.onnx" for name in ("plain", "folded", "quantized"))
         onnx.save(move_pooling_last(onnx.load_from_string(content)), plain)
@@ -130,7 +141,7 @@ def move_pooling_last(model: onnx.ModelProto) -> onnx.ModelProto:
         has_positive_scale = node.op_type == "BatchNormalization" and bool((constants[node.input[1]] > 0).all())
         return has_positive_scale or node.op_type == "Relu"
 
-    # Last pool first, so that each pool passes all nodes after it before an earlier pool catches up with it.
+    # Move the last pool first, so that no pool blocks an earlier one.
     for pool in [node for node in reversed(nodes) if node.op_type == "MaxPool"]:
         while len(users := [node for node in nodes if pool.output[0] in node.input]) == 1 and is_increasing(users[0]):
             (user,) = users
@@ -161,17 +172,17 @@ def shorten_names(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
 
 
-def compare(original: Classifier, quantized: Classifier, parts: Split, num_bytes: int) -> Int8Record:
+def compare(original: Classifier, quantized: Classifier, split: Split, num_bytes: int) -> Int8Record:
     """Compare the two graphs on validation images, or on training images if there are none."""
-    has_validation = len(parts.val_images) > 0
-    indices = evenly_spaced(len(parts.train_images), NUM_COMPARED_IMAGES)
-    images = parts.val_images if has_validation else parts.train_images[indices]
+    has_validation = len(split.val_images) > 0
+    indices = evenly_spaced(len(split.train_images), NUM_COMPARED_IMAGES)
+    images = split.val_images if has_validation else split.train_images[indices]
     found, expected = (classifier.predict(images).argmax(axis=1) for classifier in (quantized, original))
     return Int8Record(
         bytes=num_bytes,
         compared_on="validation" if has_validation else "training",
         num_images=len(images),
         same_top1=float((found == expected).mean()),
-        accuracy=float((found == parts.val_labels).mean()) if has_validation else None,
-        accuracy_float=float((expected == parts.val_labels).mean()) if has_validation else None,
+        accuracy=float((found == split.val_labels).mean()) if has_validation else None,
+        accuracy_float=float((expected == split.val_labels).mean()) if has_validation else None,
     )

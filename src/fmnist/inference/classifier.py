@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from fmnist.config import IMAGE_SIZE
@@ -15,14 +14,14 @@ from fmnist.inference import photo
 from fmnist.inference.onnx_check import check_graph
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.inference.rejection import RejectionRule, entropy_confidence
+from fmnist.inference.runtime import onnxruntime
 from fmnist.runs.environment import has_vnni, num_cpus
-from fmnist.runs.run import INT8_FILE, PRETRAINED_FOLDER, Run, open_pretrained, open_run
+from fmnist.runs.run import INT8_FILE, Run, open_pretrained, open_run
 
 BATCH_SIZE = 100
 """Images per call, each in every view. Larger batches are no faster on two cores and need more memory."""
 PROBABILITIES = ("probabilities", "probabilities_single_view")
-NUMBER_WORDS = {10: "ten"}
-PRETRAINED = "the pretrained model"
+PRETRAINED_NAME = "the pretrained model"
 
 
 class Classifier:
@@ -91,11 +90,10 @@ class Classifier:
             run = open_pretrained()
         elif not isinstance(run, Run):
             run = open_run(run)
-        is_pretrained = run.folder.absolute() == PRETRAINED_FOLDER
         manifest = run.manifest()
-        graph = run.read_graph(INT8_FILE if int8 or is_pretrained else "model.onnx", manifest)
+        graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else "model.onnx", manifest)
         rule = RejectionRule.from_record(manifest.rejection_rule) if manifest.rejection_rule else None
-        return cls(graph, manifest.class_names, PRETRAINED if is_pretrained else str(run.folder), rule)
+        return cls(graph, manifest.class_names, PRETRAINED_NAME if run.is_pretrained else str(run.folder), rule)
 
     def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
         """Compute the probabilities of images in the format of the data set.
@@ -223,7 +221,7 @@ def _describe_low_confidence(rule: RejectionRule, outputs: dict[str, np.ndarray]
     (in_distribution,) = rule.in_distribution_probability(outputs["features"])
     (certainty,) = entropy_confidence(outputs["probabilities"])
     if in_distribution < certainty:
-        return f"not like any of the {NUMBER_WORDS.get(len(top), len(top))} classes"
+        return f"not like any of the {len(top)} classes"
     return f"between {top[0].label} and {top[1].label}"
 
 

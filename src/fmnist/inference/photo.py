@@ -7,6 +7,7 @@ the garment is segmented first, and the background becomes black.
 
 import io
 import struct
+import threading
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -53,8 +54,8 @@ DECODING_ERRORS = (
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
 
-# Pillow only warns about pictures of 89 to 179 megapixels; here they are refused before they are decoded.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+_open_lock = threading.Lock()
+"""Warning filters belong to the whole process: two threads must not change and restore them at the same time."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
         raise FmnistError(f"{name} is empty; expected a picture")
     formats = (*FORMATS, *_heic_formats(content, name))
     try:
-        with Image.open(io.BytesIO(content), formats=formats) as picture:
+        with _open(content, formats) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise FmnistError(
                     f"{name} has {picture.width}x{picture.height} pixels; expected at most "
@@ -110,11 +111,18 @@ def read(source: Path | bytes, name: str = "picture") -> Image.Image:
             return _convert_mode(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError as error:
         raise FmnistError(f"{name} is not a picture; expected {', '.join(FORMATS)}") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
     except DECODING_ERRORS as error:
         reason = " ".join(str(error).split())
         raise FmnistError(f"{name} cannot be read as a picture ({reason}); it may be damaged") from error
+
+
+def _open(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Read the header of a picture. Pillow's warning about its size is not needed: the size is checked here."""
+    with _open_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(content), formats=formats)
 
 
 def convert(image: Image.Image) -> Conversion:

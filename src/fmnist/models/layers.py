@@ -66,7 +66,7 @@ def _normalize_on_tensorflow(inputs: Any, offset: Any, mean: Any = None, varianc
 
 
 def _normalize_on_any_backend(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> OutputsMeanVariance:
-    """Do the same with Keras operations."""
+    """Normalize with the operations of any Keras backend. See `_normalize_on_tensorflow`."""
     if mean is None:
         mean, variance = ops.moments(ops.cast(inputs, "float32"), axes=(0, 1, 2))
     scale = ops.rsqrt(variance + EPSILON)

@@ -36,24 +36,29 @@ LAYOUTS: dict[str, tuple[int | str, ...]] = {
 """The layers after the whitening layer: the number of filters of each convolution, and the poolings between them."""
 
 
-def textbook(num_classes: int) -> keras.Sequential:
-    """Build the convolutional network of many tutorials, with 34,826 parameters for ten classes."""
+def textbook(num_classes: int, rng: random.Random) -> keras.Sequential:
+    """Build the convolutional network of many tutorials, with 34,826 parameters for ten classes.
+
+    Args:
+        num_classes: number of probabilities.
+        rng: draws the seeds of initial weights and dropout.
+    """
     return keras.Sequential(
         [
             keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)),
-            layers.Conv2D(32, 3, activation="relu", name="conv1"),
+            layers.Conv2D(32, 3, activation="relu", kernel_initializer=glorot(rng), name="conv1"),
             layers.MaxPooling2D(2, name="pool1"),
-            layers.Conv2D(64, 3, activation="relu", name="conv2"),
+            layers.Conv2D(64, 3, activation="relu", kernel_initializer=glorot(rng), name="conv2"),
             layers.MaxPooling2D(2, name="pool2"),
             layers.Flatten(name="flatten"),
-            layers.Dropout(0.5, name="dropout"),
-            layers.Dense(num_classes, activation="softmax", name="head"),
+            layers.Dropout(0.5, seed=draw_seed(rng), name="dropout"),
+            layers.Dense(num_classes, activation="softmax", kernel_initializer=glorot(rng), name="head"),
         ],
         name="textbook",
     )
 
 
-def whitening_network(layout: str, num_classes: int) -> keras.Sequential:
+def whitening_network(layout: str, num_classes: int, rng: random.Random) -> keras.Sequential:
     """Build a network of a frozen whitening layer and normalized convolutions.
 
     The design is that of the CIFAR-10 speedruns (Jordan 2024, arXiv 2404.00498). The layouts are our own.
@@ -61,11 +66,18 @@ def whitening_network(layout: str, num_classes: int) -> keras.Sequential:
     Args:
         layout: a key of `LAYOUTS`.
         num_classes: number of probabilities.
+        rng: draws the seeds of initial weights: those of the whitening layer and of the head when the layers are
+            created, then those of the convolutions when the network is built.
     """
-    stack: list[keras.Layer] = [
-        keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)),
-        layers.Conv2D(WHITENING_FILTERS, WHITENING_SIZE, use_bias=False, trainable=False, name="whitening"),
-    ]
+    whitening = layers.Conv2D(
+        WHITENING_FILTERS,
+        WHITENING_SIZE,
+        use_bias=False,
+        trainable=False,
+        kernel_initializer=glorot(rng),
+        name="whitening",
+    )
+    stack: list[keras.Layer] = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), whitening]
     # A pooling follows the convolution directly, before normalization and ReLU, which then have less to compute.
     after_pooling: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]
     number = 0
@@ -75,14 +87,14 @@ def whitening_network(layout: str, num_classes: int) -> keras.Sequential:
             continue
         number += 1
         convolution = layers.Conv2D(
-            item, 3, padding="same", use_bias=False, kernel_initializer=dirac, name=f"conv{number}"
+            item, 3, padding="same", use_bias=False, kernel_initializer=partial(dirac, rng), name=f"conv{number}"
         )
         stack += [*after_pooling, convolution]
         after_pooling = [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
     stack += [
         *after_pooling,
         layers.GlobalMaxPooling2D(name="global_pool"),
-        layers.Dense(num_classes, name="head"),
+        layers.Dense(num_classes, kernel_initializer=glorot(rng), name="head"),
         layers.Rescaling(LOGITS_SCALE, name="logits"),
         # float32 under any policy, for the loss and the metrics
         layers.Softmax(dtype="float32", name="softmax"),
@@ -90,20 +102,31 @@ def whitening_network(layout: str, num_classes: int) -> keras.Sequential:
     return keras.Sequential(stack, name=layout)
 
 
-def dirac(shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndarray:
+def draw_seed(rng: random.Random) -> int:
+    """Draw a seed as Keras does for itself, but from a private generator."""
+    return rng.randint(1, 10**9)
+
+
+def glorot(rng: random.Random) -> keras.initializers.Initializer:
+    """Return Keras' default initializer of kernels with a seed of its own."""
+    return keras.initializers.GlorotUniform(seed=draw_seed(rng))
+
+
+def dirac(rng: random.Random, shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndarray:
     """Initialize a convolution kernel to the identity on the first channels and to random values on the others.
 
     The random values are uniform within 1 / sqrt(height * width * inputs), PyTorch's default. Source: the CIFAR-10
     speedruns.
 
     Args:
+        rng: draws the seed of the random values.
         shape: (height, width, inputs, outputs), height and width odd.
         dtype: of the kernel; None is float32.
 
     Returns:
         The kernel. It is the identity on min(inputs, outputs) channels.
     """
-    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=draw_seed(rng))
     kernel = np.array(keras.ops.convert_to_numpy(uniform(shape, "float32")))
     height, width, num_inputs, num_outputs = shape
     for channel in range(min(num_inputs, num_outputs)):
@@ -112,15 +135,17 @@ def dirac(shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndar
     return kernel.astype(dtype or "float32")
 
 
-NETWORKS: dict[str, Callable[[int], keras.Sequential]] = {
+NETWORKS: dict[str, Callable[[int, random.Random], keras.Sequential]] = {
     "textbook": textbook,
     **{layout: partial(whitening_network, layout) for layout in LAYOUTS},
 }
-"""Functions from the number of classes to the network, by the name in `Config.network`."""
+"""Functions from the number of classes and a generator to the network, by the name in `Config.network`."""
 
 
 def build_network(config: Config, num_classes: int, precision: str) -> keras.Sequential:
     """Build the network of a configuration. Its initial weights depend on the seed alone.
+
+    Keras draws seeds from Python's global generator, which other threads may use. So every seed is drawn here.
 
     Args:
         config: the configuration; its fields `network` and `seed` are used.
@@ -130,20 +155,8 @@ def build_network(config: Config, num_classes: int, precision: str) -> keras.Seq
     Returns:
         The network, built but not compiled. A whitening layer is random until `fit_whitening`.
     """
-    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"), _random_seed(config.seed):
-        return NETWORKS[config.network](num_classes)
-
-
-@contextmanager
-def _random_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators, from which Keras draws initial weights, and restore those of Python and NumPy."""
-    before = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
+    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+        return NETWORKS[config.network](num_classes, random.Random(config.seed))
 
 
 @contextmanager
@@ -207,7 +220,7 @@ def device_name() -> str:
 
 def _is_on_gpu() -> bool:
     if keras.backend.backend() != "jax":
-        return False  # the package depends on the CPU build of TensorFlow
+        return False  # TensorFlow's GPU build was not measured
     import jax
 
     return jax.default_backend() == "gpu"

@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from fmnist.data.dataset import MAX_CLASSES
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, quote
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.models.networks import build_network
-from fmnist.runs.run import PRETRAINED_FOLDER, Run, open_run
+from fmnist.runs.run import Run, open_run
 
 
 def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
@@ -81,17 +81,17 @@ def read_weights(run: Run) -> dict[str, np.ndarray]:
     """
     path = run.weights_path
     if not os.path.lexists(path):
-        if run.folder.absolute() == PRETRAINED_FOLDER:
+        if run.is_pretrained:
             raise FmnistError("the pretrained model is a graph without weights; `make pretrained` trains its network")
         raise FmnistError(
             f"run {run.folder} has no weights: it stopped before the end of its first epoch; "
-            f"`fmnist train --resume {run.folder}` continues it"
+            f"`fmnist train --resume {quote(run.folder)}` continues it"
         )
     content = read_bounded(path, MAX_MODEL_BYTES, "train again")
     if run.manifest_path.is_file() and sha256(content) != run.manifest().sha256["weights.safetensors"]:
         raise FmnistError(
             f"{path} is damaged or not the file that its manifest names (SHA-256 differs); restore that file or, if "
-            f"you changed it yourself, remove manifest.json and run `fmnist export {run.folder}`"
+            f"you changed it yourself, remove manifest.json and run `fmnist export {quote(run.folder)}`"
         )
     try:
         weights = load(content)

@@ -54,7 +54,7 @@ def read_history(path: Path, hint: str) -> History:
 
 
 def write_history(path: Path, history: History) -> None:
-    """Write `history.csv` in one step."""
+    """Write `history.csv` atomically."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -5,7 +5,6 @@
 as soon as its manifest is there.
 """
 
-import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -17,9 +16,9 @@ from typing import Literal
 from msgspec.structs import replace
 
 from fmnist.config import Config
-from fmnist.data.dataset import Dataset, Split, load_from, split
+from fmnist.data.dataset import Dataset, Split, load_from, split_dataset
 from fmnist.documents import read_document, write_document
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, quote
 from fmnist.files import (
     MAX_MODEL_BYTES,
     is_temporary_file,
@@ -33,7 +32,6 @@ from fmnist.runs.schemas import Environment, Manifest, RunDescription
 
 log = logging.getLogger("fmnist")
 
-RUNS_FOLDER = Path("runs")
 PRETRAINED_FOLDER = Path(__file__).parents[1] / "pretrained"
 """The run that comes with the package. Only its int8 graph is kept."""
 INT8_FILE = "model-int8.onnx"
@@ -59,6 +57,11 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether this is the run that comes with the package."""
+        return self.folder.resolve() == PRETRAINED_FOLDER.resolve()
+
+    @property
     def weights_path(self) -> Path:
         """Path of the weights after the last completed epoch."""
         return self.folder / "weights.safetensors"
@@ -80,7 +83,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """How far the run is.
+        """Return how far the run is.
 
         `finished`: the manifest is there, for all planned epochs, and weights and graph are the files that it names.
         `trained`: all epochs are done, but the export is missing or not intact. `training`: epochs are missing, or
@@ -144,10 +147,10 @@ class Run:
         Args:
             dataset: the run's data, if it is loaded already.
         """
-        return split(dataset or self.load_data(), self.config.seed, self.config.full)
+        return split_dataset(dataset or self.load_data(), self.config.seed, self.config.full)
 
     def history(self) -> History:
-        """Read the rows of the completed epochs, oldest first. Returns no rows if there is no file yet.
+        """Read the rows of the completed epochs, oldest first. Returns no rows if there is no file.
 
         Raises:
             FmnistError: if the file is damaged.
@@ -162,11 +165,12 @@ class Run:
         """
         if not self.manifest_path.is_file():
             has_weights = self.weights_path.exists()
-            hint = f"`fmnist export {self.folder}` exports the epochs that it has, " if has_weights else ""
+            folder = quote(self.folder)
+            hint = f"`fmnist export {folder}` exports the epochs that it has, " if has_weights else ""
             raise FmnistError(
-                f"run {self.folder} is not finished; {hint}`fmnist train --resume {self.folder}` resumes training"
+                f"run {self.folder} is not finished; {hint}`fmnist train --resume {folder}` resumes training"
             )
-        hint = f"remove it, and `fmnist export {self.folder}` writes a new one"
+        hint = f"remove it, and `fmnist export {quote(self.folder)}` writes a new one"
         return read_document(self.manifest_path, Manifest, hint)
 
     def read_graph(self, file: str = "model.onnx", manifest: Manifest | None = None) -> bytes:
@@ -180,7 +184,7 @@ class Run:
             FmnistError: if the file is missing or not the one that the manifest names.
         """
         expected = (manifest or self.manifest()).sha256.get(file)
-        hint = f"`fmnist export {self.folder}{' --int8' if file == INT8_FILE else ''}` writes it"
+        hint = f"`fmnist export {quote(self.folder)}{' --int8' if file == INT8_FILE else ''}` writes it"
         if expected is None:
             raise FmnistError(f"the manifest of {self.folder} names no {file}; {hint}")
         content = read_bounded(self.folder / file, MAX_MODEL_BYTES, f"{hint} again")
@@ -205,7 +209,7 @@ def create_run(config: Config, folder: Path) -> Run:
     if not all(is_temporary_file(path) for path in folder.iterdir()):
         raise FmnistError(
             f"{folder} is not empty; expected a new folder for the run, so choose another name. "
-            f"`fmnist train --resume {folder}` resumes an interrupted run"
+            f"`fmnist train --resume {quote(folder)}` resumes an interrupted run"
         )
     remove_temporary_files(folder)
     created = datetime.now(UTC)
@@ -214,17 +218,10 @@ def create_run(config: Config, folder: Path) -> Run:
 
 
 def remove_exports(run: Run) -> None:
-    """Remove what a resumed training will write anew: manifest, evaluation and report, and temporary files."""
-    for name in ("manifest.json", "evaluation.json", "report.html"):
+    """Remove what belongs to an earlier graph: manifest, int8 graph, evaluation and report; and temporary files."""
+    for name in ("manifest.json", INT8_FILE, "evaluation.json", "report.html"):
         (run.folder / name).unlink(missing_ok=True)
     remove_temporary_files(run.folder)
-
-
-def new_run_folder(preset: str) -> Path:
-    """Return a folder under `runs/` that does not exist yet, named by preset and time."""
-    name = f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    return next(folder for suffix in suffixes if not (folder := RUNS_FOLDER / (name + suffix)).exists())
 
 
 def open_run(folder: str | Path) -> Run:
@@ -251,30 +248,6 @@ def open_run(folder: str | Path) -> Run:
 def open_pretrained() -> Run:
     """Open the run that comes with the package. It has no weights and no `model.onnx`, only `INT8_FILE`."""
     return open_run(PRETRAINED_FOLDER)
-
-
-def finished_runs(runs_folder: Path) -> list[Run]:
-    """Return the runs in a folder that have a manifest. Folders that cannot be read as a run are skipped."""
-    found = []
-    for path in runs_folder.glob("*/manifest.json"):
-        try:
-            found.append(open_run(path.parent))
-        except FmnistError:
-            continue
-    return found
-
-
-def newest_finished_run(runs_folder: Path | None = None) -> Run:
-    """Return the run that was started last, of those with a manifest.
-
-    Raises:
-        FmnistError: if there is none.
-    """
-    runs_folder = runs_folder or RUNS_FOLDER
-    runs = finished_runs(runs_folder)
-    if not runs:
-        raise FmnistError(f"no finished run in {runs_folder.absolute()}; `fmnist train` trains one")
-    return max(runs, key=lambda run: run.created)
 
 
 def record_environment(run: Run, dataset: Dataset, backend: str, precision: str) -> None:

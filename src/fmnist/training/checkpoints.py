@@ -1,23 +1,25 @@
-"""Checkpoints: after each epoch one file from which the rest of the run follows, together with config and data."""
+"""Checkpoints: one file per epoch. With configuration and data it determines the rest of the run."""
 
 import json
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import keras
 import numpy as np
+from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fmnist import plots
-from fmnist.config import Config
+from fmnist.config import MAX_EPOCHS, Config
 from fmnist.documents import FORMAT_VERSION, Document, parse_document
 from fmnist.errors import FmnistError, one_line
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256, write_atomic
 from fmnist.models.weights import get_optimizer_state, get_weights, set_optimizer_state, set_weights
-from fmnist.runs.history import History, history_row, write_history
+from fmnist.runs.history import HISTORY_COLUMNS, History, history_row, write_history
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import Sha256
 from fmnist.training.epochs import EpochSampler
@@ -49,7 +51,7 @@ class CheckpointHeader(Document, frozen=True, kw_only=True):
 
     format_version: int = FORMAT_VERSION
     config_sha256: Sha256
-    history: list[dict[str, int | float | None]]
+    history: Annotated[list[dict[str, int | float | None]], Meta(min_length=1, max_length=MAX_EPOCHS)]
     """Integers stay integers, so that `history.csv` is the same after a resume."""
 
 
@@ -58,14 +60,14 @@ class DamagedCheckpointError(FmnistError):
 
 
 def write_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in one step, and remove all others but the one of the epoch before.
+    """Write a checkpoint atomically, and remove all others but the one of the epoch before.
 
     Raises:
         OSError: if it cannot be written. Earlier checkpoints are intact.
     """
     num_epochs = len(checkpoint.history)
     write_atomic(_path(run, num_epochs), to_bytes(checkpoint, run.config))
-    # By epoch and not by rank: a damaged checkpoint of a later epoch, which is repeated now, must not displace these.
+    # Keep by epoch number: a damaged checkpoint of a later epoch would otherwise count as the newest.
     kept = {_path(run, number) for number in range(num_epochs - NUM_KEPT + 1, num_epochs + 1)}
     for path in set(run.checkpoint_paths()) - kept:
         path.unlink()
@@ -129,6 +131,9 @@ def from_bytes(content: bytes, config: Config, path: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise DamagedCheckpointError(f"{path} is damaged (it is no complete checkpoint)") from error
     header = parse_document(path, values, CheckpointHeader, "remove it")
+    is_complete = all(row.keys() == set(HISTORY_COLUMNS) for row in header.history)
+    if not is_complete or len(header.history) > config.epochs or losses.ndim != 1 or losses.dtype != np.float32:
+        raise DamagedCheckpointError(f"{path} is damaged (its history or its losses are not those of this run)")
     if header.config_sha256 != _config_hash(config):
         raise FmnistError(
             f"{path} was written with other settings than those in {path.parent / 'config.json'}; restore that file"
@@ -174,10 +179,15 @@ class RunCheckpoint(keras.callbacks.Callback):
         set_weights(network, checkpoint.weights, self.run.folder)
         network.optimizer.build(network.trainable_variables)
         set_optimizer_state(network.optimizer, checkpoint.optimizer)
+        if checkpoint.losses.shape != self.sampler.losses.shape:
+            raise FmnistError(
+                f"the newest checkpoint in {self.run.folder} has losses of shape {checkpoint.losses.shape}; expected "
+                f"{self.sampler.losses.shape}, so train again into a new folder"
+            )
         self.sampler.losses[:] = checkpoint.losses
         self.latest = checkpoint
         # The run may have been interrupted after its checkpoint and before these files.
-        publish(self.run, checkpoint)
+        write_run_files(self.run, checkpoint)
         return len(checkpoint.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -194,14 +204,14 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.latest = Checkpoint(
             weights=get_weights(self.model),
             optimizer=get_optimizer_state(self.model.optimizer),
-            losses=self.sampler.losses,
+            losses=self.sampler.losses.copy(),
             history=[*(self.latest.history if self.latest else []), row],
         )
         write_checkpoint(self.run, self.latest)
-        publish(self.run, self.latest)
+        write_run_files(self.run, self.latest)
 
 
-def publish(run: Run, checkpoint: Checkpoint) -> None:
+def write_run_files(run: Run, checkpoint: Checkpoint) -> None:
     """Write the files that other programs read: weights, history and curves.
 
     A figure that cannot be drawn is logged, and training continues.

@@ -58,8 +58,8 @@ class EpochSampler(keras.callbacks.Callback):
     """Select and augment the images of each epoch, and reseed dropout.
 
     All of it follows from seed and epoch, and the selection also from earlier losses. So an epoch can be repeated.
-    Training on hard examples costs less than scoring all images first. An image that was skipped returns when those
-    that are trained on have become easier than it was.
+    Training on hard examples costs less than scoring all images first. A skipped image is selected again once its
+    stored loss is among the highest.
     """
 
     def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], config: Config):

@@ -1,5 +1,6 @@
 """Train a network: load, split, build, fit, export. Reads from top to bottom."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,15 @@ import keras
 from msgspec.structs import replace
 
 from fmnist.config import Config
-from fmnist.data.dataset import Dataset, Split, load, load_from, split
+from fmnist.data.dataset import Dataset, Split, check_trainable, evenly_spaced, load, load_from, split_dataset
 from fmnist.errors import FmnistError
-from fmnist.export.onnx import export_run, export_weights
+from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import lock_folder
 from fmnist.models.muon import Muon
 from fmnist.models.networks import build_network, choose_precision, fit_whitening
-from fmnist.runs.run import Run, create_run, new_run_folder, open_run, record_environment, remove_exports
-from fmnist.training.checkpoints import Checkpoint, RunCheckpoint, remove_checkpoints
+from fmnist.runs.folders import make_run_folder
+from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
+from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
 
 NUM_WHITENING_IMAGES = 5_000
@@ -53,16 +55,16 @@ def train(
     """
     dataset = dataset or load(config.data)
     started = time.perf_counter()
-    images = split(dataset, config.seed, config.full)
-    folder = Path(folder) if folder else new_run_folder(config.preset)
+    check_trainable(dataset)
+    split = split_dataset(dataset, config.seed, config.full)
+    folder = Path(folder) if folder else make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder):
+    with lock_folder(folder) as lock:
         run = create_run(replace(config, data=dataset.folder), folder)
-        precision = choose_precision(config.precision)
-        checkpoint = fit(run, dataset, images, precision, callbacks)
-    train_seconds = time.perf_counter() - started
+        trained = fit(run, dataset, split, callbacks)
+        trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
-    export_weights(run, checkpoint.weights, checkpoint.history, dataset, images, precision, train_seconds)
+        export(run, lock, trained, dataset, split)
     return run
 
 
@@ -93,42 +95,44 @@ def resume(
     if run.status == "finished":
         return run
     dataset = dataset or load_from(run.config.data)
-    images = run.split(dataset)
-    with lock_folder(run.folder):
-        precision = choose_precision(run.config.precision)
-        # A trained run lacks an intact export only.
-        checkpoint = fit(run, dataset, images, precision, callbacks) if run.status == "training" else None
-    if checkpoint:
-        export_weights(run, checkpoint.weights, checkpoint.history, dataset, images, precision)
-    else:
-        export_run(run, dataset)
+    split = run.split(dataset)
+    with lock_folder(run.folder) as lock:
+        refuse_without_weights(run)
+        # If all epochs are done, only the export is missing.
+        trained = fit(run, dataset, split, callbacks) if run.status == "training" else read_trained(run, dataset)
+        export(run, lock, trained, dataset, split)
     return run
 
 
-def fit(run: Run, dataset: Dataset, images: Split, precision: str, callbacks: Callbacks = ()) -> Checkpoint:
+def refuse_without_weights(run: Run) -> None:
+    """Raise an `FmnistError` if a run has a model but nothing to resume from: training would replace the model."""
+    if run.manifest_path.is_file() and not run.weights_path.exists() and not run.checkpoint_paths():
+        raise FmnistError(
+            f"{run.folder} has a model but neither weights nor checkpoints to resume from; train into a new folder"
+        )
+
+
+def fit(run: Run, dataset: Dataset, split: Split, callbacks: Callbacks = ()) -> TrainedNetwork:
     """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
 
     Args:
         run: a new or interrupted run, its folder locked by this process.
         dataset: the run's data.
-        images: the same, split as the run does.
-        precision: `float32` or `bfloat16`.
+        split: the same, split as the run does.
         callbacks: as for `train`.
-
-    Returns:
-        The state after the last epoch.
-
-    Raises:
-        FmnistError: if a callback stopped the training before an epoch was completed.
     """
     config, num_classes = run.config, len(dataset.class_names)
+    precision = choose_precision(config.precision)
     record_environment(run, dataset, keras.backend.backend(), precision)
     remove_exports(run)
 
     network = build_network(config, num_classes, precision)
-    fit_whitening(network, images.train_images[:NUM_WHITENING_IMAGES])
-    labels = one_hot(images.train_labels, num_classes)
-    sampler = EpochSampler(images.train_images, labels, dataset.class_names, config)
+    # A split is shuffled. Without a split, the images are in the order of the file, which may be sorted by class.
+    num_images = len(split.train_images)
+    chosen = evenly_spaced(num_images, NUM_WHITENING_IMAGES) if config.full else slice(NUM_WHITENING_IMAGES)
+    fit_whitening(network, split.train_images[chosen])
+    labels = one_hot(split.train_labels, num_classes)
+    sampler = EpochSampler(split.train_images, labels, dataset.class_names, config)
     network.compile(
         optimizer=make_optimizer(config, num_steps=len(sampler.batches) * config.epochs),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
@@ -145,17 +149,16 @@ def fit(run: Run, dataset: Dataset, images: Split, precision: str, callbacks: Ca
         initial_epoch=run_checkpoint.restore(network),
         epochs=config.epochs,
         shuffle=False,  # `EpochSampler` has shuffled the images
-        validation_data=None if config.full else validation_batches(images, num_classes),
+        validation_data=None if config.full else validation_batches(split, num_classes),
         callbacks=[sampler, run_checkpoint, *callbacks],
         verbose=0,
     )
     checkpoint = run_checkpoint.latest
-    if checkpoint is None:
-        raise FmnistError(f"run {run.folder} stopped before its first epoch was completed; train more epochs")
-    # A callback may have stopped the training early: then the checkpoints are still needed.
+    assert checkpoint  # Keras completes at least one epoch, also if a callback stops the training
+    # If a callback has stopped the training early, the checkpoints are still needed.
     if len(checkpoint.history) == config.epochs:
         remove_checkpoints(run)
-    return checkpoint
+    return TrainedNetwork(checkpoint.weights, checkpoint.history, precision)
 
 
 def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
