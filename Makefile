@@ -1,5 +1,6 @@
 # make run    a trained, scored classifier and its report, from nothing
-# make test   the whole suite, formatting and types included
+# make test   formatting, types, and all tests but the slow ones: before a commit
+# make test-slow  the slow tests
 # make check  formatting, lint and types alone
 # make bench  the measurements behind the README
 # make bench-gpu  training under JAX, on a machine with an NVIDIA GPU
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/fast
 
-.PHONY: run test check bench bench-gpu notebook figures pretrained lock clean
+.PHONY: run test test-slow check bench bench-gpu notebook figures pretrained lock clean
 
 run: .venv/.installed
 	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
@@ -19,7 +20,11 @@ run: .venv/.installed
 
 test: .venv/.installed-dev check
 	FMNIST_DATA= $(BIN)/fmnist data
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.installed-dev
+	FMNIST_DATA= $(BIN)/fmnist data
+	$(BIN)/python -m pytest -m slow
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
