@@ -19,12 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
+KERAS_HOME = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
 MODULES = {
     "cli/learn.py": ["test_cli.py", "training/test_resume.py"],
     "cli/use.py": ["test_cli.py"],
     "data/dataset.py": ["data/test_dataset.py", "data/test_damaged_data.py"],
     "data/formats.py": ["data/test_dataset.py", "data/test_damaged_data.py"],
-    "documents.py": ["test_documents.py", "test_config.py"],
+    "documents.py": ["test_documents.py", "test_config.py", "runs"],
     "export/calibration.py": ["export/test_calibration.py", "export/test_onnx.py"],
     "export/graph.py": ["export/test_onnx.py", "inference/test_classifier.py"],
     "export/onnx.py": ["export", "training/test_resume.py"],
@@ -36,7 +37,7 @@ MODULES = {
     "metrics.py": ["test_metrics.py"],
     "models/muon.py": ["models/test_muon.py"],
     "models/networks.py": ["models/test_networks.py"],
-    "runs/run.py": ["runs", "training/test_resume.py", "inference/test_classifier.py"],
+    "runs/run.py": ["runs", "training/test_resume.py", "inference/test_classifier.py", "export/test_quantize.py"],
     "training/augment.py": ["training/test_augment.py", "training/test_epochs.py"],
     "training/checkpoints.py": ["training/test_checkpoints.py", "training/test_resume.py"],
     "training/epochs.py": ["training/test_epochs.py", "training/test_resume.py"],
@@ -79,19 +80,21 @@ def mutations(source: str) -> Iterator[tuple[int, str, str]]:
 
 def is_detected(folder: Path, module: str, source: str) -> bool:
     """Run the tests of a module with another source in a copy of the package."""
-    path = folder / "fmnist" / module
-    original = path.read_text()
+    path, original = folder / "fmnist" / module, (PACKAGE / module).read_text()
     path.write_text(source)
-    tests = [str(ROOT / "tests" / name) for name in MODULES[module]]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    command += [str(ROOT / "tests" / name) for name in MODULES[module]]
     try:
-        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        # Broken code must not get at the user's own data.
+        keras_home = shutil.copytree(KERAS_HOME, folder / "keras-home", dirs_exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(folder), "KERAS_HOME": str(keras_home)}
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=600, check=False)
         return done.returncode != 0
     except subprocess.TimeoutExpired:
         return True
     finally:
         path.write_text(original)
+        shutil.rmtree(folder / "keras-home")
 
 
 def main() -> None:
@@ -100,8 +103,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    num_detected = 0
+    rng, num_detected = random.Random(arguments.seed), 0
     with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
         shutil.copytree(PACKAGE, Path(folder) / "fmnist")
         for number in range(arguments.count):

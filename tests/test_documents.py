@@ -7,7 +7,7 @@ import pytest
 from msgspec import Meta
 from msgspec.structs import replace
 
-from fmnist.documents import Document, read_document, read_json, write_document, write_json
+from fmnist.documents import FORMAT_VERSION, Document, read_document, read_json, write_document, write_json
 from fmnist.errors import FmnistError
 
 
@@ -101,3 +101,20 @@ def test_nan_is_never_written(path):
 def test_json_is_readable_by_people(path):
     write_document(path, Example())
     assert path.read_text() == json.dumps(Example().to_json(), indent=2) + "\n"
+
+
+class Versioned(Document, frozen=True, kw_only=True):
+    format_version: int = FORMAT_VERSION
+    count: int
+
+
+@pytest.mark.parametrize("version", [1, FORMAT_VERSION + 1, str(FORMAT_VERSION), True, None, float(FORMAT_VERSION)])
+def test_another_format_version_is_named_before_anything_else(path, version):
+    path.write_text(json.dumps({"format_version": version, "of": "another program"}))
+    with pytest.raises(FmnistError, match=rf"has format version {version}; this fmnist reads version {FORMAT_VERSION}"):
+        read_document(path, Versioned, "")
+
+
+def test_this_format_version_is_read(path):
+    write_document(path, Versioned(count=3))
+    assert read_document(path, Versioned, "") == Versioned(count=3)

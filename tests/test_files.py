@@ -64,6 +64,22 @@ def replace_by(make):
     return lambda path: (path.unlink(), make(path))
 
 
+def test_temporary_files_are_removed_even_if_one_is_gone_already(tmp_path, monkeypatch):
+    names = [".config.json.0a1b2c3d", ".history.csv.0a1b2c3e", "config.json", ".hidden"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    real = files.is_temporary_file
+
+    def vanish(path):
+        """Another process removes the first file after it was listed."""
+        (tmp_path / names[0]).unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(files, "is_temporary_file", vanish)
+    files.remove_temporary_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "config.json"]
+
+
 NOT_READABLE = {
     "missing": (lambda path: path.unlink(), "file is missing; retry"),
     "a folder": (replace_by(os.mkdir), "file is a folder; expected a regular file, so retry"),
@@ -120,6 +136,19 @@ def test_a_lock_ends_with_its_process(tmp_path):
         process.kill()
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_child_process_shares_the_lock_of_its_parent(tmp_path, monkeypatch):
+    """The export under JAX is done by a child process."""
+    with lock_folder(tmp_path) as descriptor:
+        assert os.fstat(descriptor)
+        monkeypatch.setenv(files.LOCKED_FOLDER, str(tmp_path))
+        with lock_folder(tmp_path) as shared:
+            assert shared is None
+        other = tmp_path / "other"
+        other.mkdir()
+        with lock_folder(other) as own:
+            assert own is not None
 
 
 def test_a_file_system_without_locks_is_accepted_with_a_warning(tmp_path, monkeypatch, caplog):

@@ -142,7 +142,11 @@ def test_steps_are_small_pictures_in_order(trousers):
     assert list(conversion.steps) == ["original", "mask", "crop", "28x28"]
     assert all(max(step.size) <= photo.PREVIEW_EDGE for step in conversion.steps.values())
     np.testing.assert_array_equal(np.asarray(conversion.steps["28x28"]), conversion.pixels)
-    assert photo.contact_sheet(conversion.steps, 100).size == (400, 100)
+    sheet = photo.contact_sheet(conversion.steps, 100)
+    assert sheet.size == (400, 100)
+    enlarged = np.asarray(sheet.convert("L"))[:, 300:]
+    # The 28x28 pixels stay visible as squares: no value between two pixels is made up.
+    assert set(np.unique(enlarged)) <= {255, *np.unique(np.asarray(conversion.steps["28x28"]))}
 
 
 def test_conversion_is_deterministic(trousers):

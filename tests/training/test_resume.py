@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 import fmnist
 from fmnist import plots
+from fmnist.cli.learn import explain_interruption, interruption_message
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import export_run
@@ -463,6 +464,7 @@ def test_run_without_write_permission_is_not_changed(cli, interrupted, open_fold
     (folder / "config.json").write_text(json.dumps(document))
     for path in checkpoints_in(folder):
         path.unlink()  # they belong to the previous configuration
+    folder.chmod(0o555)
     before = snapshot(folder)
     with as_unprivileged_user():
         code, _, err = cli("train", "--resume", folder)
@@ -500,6 +502,24 @@ def test_signal_ends_training_at_once_and_the_message_names_the_next_command(num
     assert "Traceback" not in err
     assert run.status == "training"
     assert len(newest_checkpoint(run).history) == num_epochs
+
+
+def test_sigterm_is_handled_like_ctrl_c(interrupted, capsys):
+    with pytest.raises(SystemExit) as caught, explain_interruption(interrupted):
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 143
+    assert f"Interrupted after {NUM_COMPLETED} epochs" in capsys.readouterr().err
+
+
+def test_interruption_message(small_run, interrupted, tmp_path):
+    assert interruption_message(tmp_path) == f"Interrupted before the run started: nothing in {tmp_path} to resume."
+    folder = shutil.copytree(interrupted, tmp_path / "my run")
+    assert interruption_message(folder) == (
+        f"Interrupted after {NUM_COMPLETED} epochs; `fmnist train --resume '{folder}'` resumes it, "
+        f"`fmnist export '{folder}'` exports it as it is."
+    )
+    (folder / "history.csv").unlink()
+    assert interruption_message(folder).startswith("Interrupted before the first epoch was completed; `fmnist train")
 
 
 STARTUP_STAGES = {
