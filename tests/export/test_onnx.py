@@ -152,6 +152,7 @@ def test_a_graph_that_disagrees_with_keras_is_not_exported(copied_run, monkeypat
     assert fmnist.Classifier.load(copied_run)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_removed_with_the_graph_that_it_is_of(copied_run, small):
     """An export of the same graph keeps it."""
     evaluation = [copied_run.folder / name for name in ("evaluation.json", "report.html")]

@@ -52,6 +52,7 @@ def test_training_improves_the_metrics(small_run):
         assert all(0 <= row[name] <= 1 for name in ("accuracy", "precision", "recall", "val_accuracy"))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights(config, small, tmp_path, no_export):
     first, same, other = (
         fmnist.train(replace(config, seed=seed), dataset=small, folder=tmp_path / str(number)).weights_path.read_bytes()
