@@ -1,8 +1,9 @@
-"""Execute walkthrough.py and write walkthrough.ipynb: python scripts/build_notebook.py.
+"""Execute the scripts in notebooks/ and write each as a notebook beside it: python scripts/build_notebook.py [NAME.py].
 
 Cell ids are fixed, and neither times nor start-up messages are kept, so two builds differ only in their results.
 """
 
+import argparse
 import base64
 import io
 import time
@@ -20,14 +21,13 @@ METADATA = nbformat.from_dict(
     }
 )
 FOLDER = Path(__file__).parents[1] / "notebooks"
-SOURCE, TARGET = FOLDER / "walkthrough.py", FOLDER / "walkthrough.ipynb"
 TIMEOUT = 1_800
 """Seconds for a single cell."""
 
 
-def read_source() -> nbformat.NotebookNode:
-    """Read the script as a notebook without outputs."""
-    notebook = jupytext.read(SOURCE)
+def read_source(script: Path) -> nbformat.NotebookNode:
+    """Read a script as a notebook without outputs."""
+    notebook = jupytext.read(script)
     notebook.metadata = METADATA
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
@@ -61,14 +61,27 @@ def shrink_figures(notebook: nbformat.NotebookNode) -> None:
                 output.data["image/png"] = base64.b64encode(smaller.getvalue()).decode()
 
 
-def main() -> None:
-    """Build the notebook, and print how long it took."""
+def build(script: Path) -> None:
+    """Build the notebook of a script, and print how long it took."""
     started = time.perf_counter()
-    notebook = execute(read_source(), FOLDER)
+    notebook = execute(read_source(script), FOLDER)
     shrink_figures(notebook)
     nbformat.validate(notebook)
-    nbformat.write(notebook, TARGET)
-    print(f"{TARGET} in {time.perf_counter() - started:.0f} s, {TARGET.stat().st_size / 1000:.0f} kB")
+    target = script.with_suffix(".ipynb")
+    nbformat.write(notebook, target)
+    print(f"{target} in {time.perf_counter() - started:.0f} s, {target.stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    """Build all notebooks, or those of the scripts that are named."""
+    names = sorted(path.name for path in FOLDER.glob("*.py"))
+    parser = argparse.ArgumentParser(description="Execute the scripts in notebooks/ and write the notebooks.")
+    parser.add_argument("script", nargs="*", type=lambda text: Path(text).name, help="default: " + ", ".join(names))
+    chosen = parser.parse_args().script or names
+    if unknown := [name for name in chosen if name not in names]:
+        parser.error(f"no script {unknown[0]} in {FOLDER}; there are {', '.join(names)}")
+    for name in chosen:
+        build(FOLDER / name)
 
 
 if __name__ == "__main__":
