@@ -1,7 +1,12 @@
-"""Draw the README's figures from a finished, evaluated run: python scripts/draw_figures.py RUN."""
+"""Draw the figures of the documentation.
+
+python scripts/draw_figures.py RUN draws those of a finished, evaluated run, and the sample pictures. Without RUN, only
+the sample pictures.
+"""
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +17,16 @@ from fmnist.inference.classifier import Classifier
 from fmnist.runs.run import Run, open_run
 
 FOLDER = Path(__file__).parents[1] / "docs"
+WIDTH, HEIGHT = 480, 560
+CENTER = WIDTH // 2
+Points = list[tuple[int, int]]
 
 
 def main() -> None:
     """Draw the figures into the folder of the documentation."""
-    draw_figures(open_run(sys.argv[1]), FOLDER)
+    if len(sys.argv) > 1:
+        draw_figures(open_run(sys.argv[1]), FOLDER)
+    draw_samples(FOLDER)
 
 
 def draw_figures(run: Run, folder: Path) -> None:
@@ -29,25 +39,94 @@ def draw_figures(run: Run, folder: Path) -> None:
     plots.save(plots.prediction(Classifier.load().classify(draw_shirt())), folder / "photo.png")
 
 
+def draw_samples(folder: Path) -> None:
+    """Draw the pictures of `SAMPLES`, to try `fmnist predict` with. No photo with a license of its own is needed."""
+    (folder / "samples").mkdir(exist_ok=True)
+    for name, draw in SAMPLES.items():
+        draw().save(folder / name, quality=85)
+
+
 def draw_shirt() -> Image.Image:
-    """Draw a slightly rotated T-shirt on wooden planks, so that the README needs no photo with a license of its own."""
+    """Draw a slightly rotated T-shirt on wooden planks."""
     generator = np.random.default_rng(0)
-    width, height = 480, 560
-    gaps = np.where(np.arange(height) % 80 < 3, -40, 0)[:, np.newaxis, np.newaxis]
-    grain = generator.normal(0, 6, (height, 1, 1)) + generator.normal(0, 4, (height, width, 1))
-    planks = np.array([190, 158, 118]) + gaps + grain
-    picture = Image.fromarray(np.clip(planks, 0, 255).astype(np.uint8))
-    half = [(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)]
-    outline = [(240 + x, y) for x, y in half] + [(240 - x, y) for x, y in reversed(half)]
-    mask = Image.new("L", picture.size)
-    ImageDraw.Draw(mask).polygon(outline, fill=255)
+    background = _draw_planks(generator)
+    mask = _draw_symmetric([(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)])
     ImageDraw.Draw(mask).ellipse((196, 40, 284, 104), fill=0)
-    folds = generator.normal(0, 1, (7, 6))
-    shading = Image.fromarray((128 + 18 * folds).astype(np.uint8)).resize(picture.size, Image.Resampling.BICUBIC)
-    cloth = np.array([38, 74, 128]) + 0.9 * (np.asarray(shading, float)[..., np.newaxis] - 128)
-    cloth = cloth + generator.normal(0, 4, (height, width, 1))
-    shirt = Image.fromarray(np.clip(cloth, 0, 255).astype(np.uint8))
-    picture.paste(shirt, mask=mask.rotate(4, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)))
+    return _lay(generator, background, mask, color=(38, 74, 128), angle=4)
+
+
+def draw_trousers() -> Image.Image:
+    """Draw slightly rotated trousers on a bed sheet."""
+    generator = np.random.default_rng(0)
+    half = [(78, 48), (84, 90), (92, 200), (86, 350), (80, 512), (18, 512), (12, 350), (0, 210)]
+    return _lay(generator, _draw_sheet(generator), _draw_symmetric(half), color=(52, 64, 92), angle=-3)
+
+
+def draw_key() -> Image.Image:
+    """Draw a door key on a bed sheet: no garment, and rejected."""
+    generator = np.random.default_rng(0)
+    background = _draw_sheet(generator)
+    mask = Image.new("L", (WIDTH, HEIGHT))
+    pen = ImageDraw.Draw(mask)
+    pen.ellipse((160, 60, 320, 220), fill=255)
+    pen.ellipse((200, 90, 280, 170), fill=0)
+    for box in ((224, 210, 256, 500), (256, 430, 310, 460), (256, 470, 300, 500)):
+        pen.rectangle(box, fill=255)
+    return _lay(generator, background, mask, color=(140, 104, 40), angle=0)
+
+
+def draw_bottle() -> Image.Image:
+    """Draw a bottle on a bed sheet: no garment, but accepted as one. It is an example of a failure."""
+    generator = np.random.default_rng(0)
+    background = _draw_sheet(generator)
+    mask = _draw_symmetric([(25, 40), (25, 150), (70, 250), (70, 520)])
+    return _lay(generator, background, mask, color=(60, 100, 60), angle=0)
+
+
+SAMPLES: dict[str, Callable[[], Image.Image]] = {
+    "samples/t-shirt.jpg": draw_shirt,
+    "samples/trousers.jpg": draw_trousers,
+    "samples/key.jpg": draw_key,
+    "bottle.jpg": draw_bottle,
+}
+"""File name to the function that draws it."""
+
+
+def _draw_planks(generator: np.random.Generator) -> np.ndarray:
+    """Draw wooden planks, (height, width, 3)."""
+    gaps = np.where(np.arange(HEIGHT) % 80 < 3, -40, 0)[:, np.newaxis, np.newaxis]
+    grain = generator.normal(0, 6, (HEIGHT, 1, 1)) + generator.normal(0, 4, (HEIGHT, WIDTH, 1))
+    return np.array([190, 158, 118]) + gaps + grain
+
+
+def _draw_sheet(generator: np.random.Generator) -> np.ndarray:
+    """Draw a white bed sheet with soft folds, (height, width, 3)."""
+    folds = _draw_folds(generator, (9, 4), 10)
+    return np.array([226, 222, 214]) + 0.8 * folds + generator.normal(0, 2, (HEIGHT, WIDTH, 1))
+
+
+def _draw_folds(generator: np.random.Generator, shape: tuple[int, int], contrast: float) -> np.ndarray:
+    """Draw smooth random light and shadow around 0, (height, width, 1), from a coarse grid of `shape`."""
+    grid = (128 + contrast * generator.normal(0, 1, shape)).astype(np.uint8)
+    smooth = Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    return np.asarray(smooth, float)[..., np.newaxis] - 128
+
+
+def _draw_symmetric(half: Points) -> Image.Image:
+    """Draw the mask of a symmetric outline. Its right half is given, from top to bottom, relative to the middle."""
+    mask = Image.new("L", (WIDTH, HEIGHT))
+    outline = [(CENTER + x, y) for x, y in half] + [(CENTER - x, y) for x, y in reversed(half)]
+    ImageDraw.Draw(mask).polygon(outline, fill=255)
+    return mask
+
+
+def _lay(
+    generator: np.random.Generator, background: np.ndarray, mask: Image.Image, color: tuple[int, int, int], angle: float
+) -> Image.Image:
+    """Lay an object of one color, with light and shadow, on a background. `angle` rotates it, in degrees."""
+    surface = np.array(color) + 0.9 * _draw_folds(generator, (7, 6), 18) + generator.normal(0, 4, (HEIGHT, WIDTH, 1))
+    picture, thing = (Image.fromarray(np.clip(part, 0, 255).astype(np.uint8)) for part in (background, surface))
+    picture.paste(thing, mask=mask.rotate(angle, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)))
     return picture
 
 

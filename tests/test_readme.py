@@ -1,4 +1,4 @@
-"""The documents are true: every command, option, extra, file and module that they name exists."""
+"""The documents are true: the commands, options, extras, files, modules and output that they show exist."""
 
 import re
 import shlex
@@ -6,21 +6,27 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
-from fmnist.cli.main import app
+import fmnist
+from fmnist.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
-GUIDES = ["README.md", "CONTRIBUTING.md"]
+PAGES = [f"docs/{name}.md" for name in ("demo", "install", "results", "resuming", "run-folder")]
+GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 DOCUMENTS = [*GUIDES, "CHANGELOG.md", "MODEL_CARD.md", "docs/log.md"]
+MAX_README_LINES = 130
+MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
     "model-int8.onnx", "manifest.json", "evaluation.json", "report.html",
 }  # fmt: skip
-CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "picture.png"}
-FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|html|csv|onnx|safetensors)"
+CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
+FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"
 HELP_OPTIONS = {"-h", "--help"}
 
 
@@ -48,16 +54,32 @@ def commands(document, program):
 
 def test_code_blocks_are_found():
     assert "make run\n" in code_blocks("README.md", "sh")
-    assert "make test\n" in code_blocks("README.md", "sh")
     assert len(commands("README.md", "fmnist")) > 10
+    assert {"make test", "make bench"} <= set(commands("README.md", "make"))
+
+
+def test_every_page_is_tested():
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= set(DOCUMENTS)
+    assert {path.name for path in ROOT.glob("*.md")} <= set(DOCUMENTS)
+
+
+def test_readme_is_short():
+    assert len(read("README.md").splitlines()) <= MAX_README_LINES
+
+
+def test_readme_groups_the_commands_like_the_help():
+    (block,) = [block for block in code_blocks("README.md", "sh") if block.startswith("# Learn\n")]
+    groups = re.findall(r"^# (\w+)\n((?:(?!#).*\n)+)", block, re.MULTILINE)
+    assert [title for title, _ in groups] == [*COMMANDS, "Research"]
+    for title, lines in groups[:-1]:
+        named = re.findall(r"^fmnist (\w+)", lines, re.MULTILINE)
+        assert list(dict.fromkeys(named)) == [function.__name__ for function in COMMANDS[title]]
 
 
 @pytest.mark.parametrize("document", GUIDES)
 def test_fmnist_commands_and_options_exist(document):
     group = typer.main.get_command(app)
-    found = commands(document, "fmnist")
-    assert found
-    for line in found:
+    for line in commands(document, "fmnist"):
         command = group
         options = set()
         for word in shlex.split(line)[1:]:
@@ -72,10 +94,16 @@ def test_fmnist_commands_and_options_exist(document):
 @pytest.mark.parametrize("document", GUIDES)
 def test_make_targets_exist(document):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    found = commands(document, "make")
-    assert found
-    for line in found:
+    for line in commands(document, "make"):
         assert {word for word in line.split()[1:] if "=" not in word} <= targets, line
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_options_of_the_benchmarks_exist(document):
+    for line in commands(document, "python benchmarks/.*"):
+        script, *options = line.split()[1:]
+        source = (ROOT / script).read_text()
+        assert all(f'add_argument("{word}"' in source for word in options if word.startswith("-")), line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -85,22 +113,80 @@ def test_extras_exist(document):
         assert set(names.split(",")) <= extras.keys(), names
 
 
-def test_readme_lists_every_extra():
+def test_every_extra_is_listed():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    table = re.search(r"^\| extra \|.*?\n\n", read("README.md"), re.DOTALL | re.MULTILINE)[0]
+    table = re.search(r"^\| extra \|.*?\n\n", read("docs/install.md"), re.DOTALL | re.MULTILINE)[0]
     first_cells = [line.split("|")[1] for line in table.splitlines()[2:] if line]
     assert set(re.findall(r"`([\w-]+)`", " ".join(first_cells))) == extras.keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_and_links_exist(document):
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", read(document)):
+    text = read(document)
+    for link in [*re.findall(r"\]\((?!http)([^)#]+)\)", text), *re.findall(r'<img src="([^"]+)"', text)]:
         assert (ROOT / document).parent.joinpath(link).exists(), link
-    words = {word for text in [*inline_code(document), *code_blocks(document, "sh", "text")] for word in text.split()}
+    code = [*inline_code(document), *code_blocks(document, "sh", "text")]
+    words = {word.lstrip("@") for part in code for word in part.split()}
     names = {word for word in words if re.fullmatch(FILE_NAME, word)}
     for name in names:
         if Path(name).name not in WRITTEN_BY_COMMANDS | CHOSEN_BY_USERS:
             assert list(ROOT.glob(name)) or list(PACKAGE.glob(name)), name
+
+
+def test_readme_shows_the_predictions_for_the_samples(cli, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert ".venv/bin/fmnist predict docs/samples" in read("README.md")
+    code, output, _ = cli("predict", "docs/samples")
+    assert code == 0
+    (shown,) = [block for block in code_blocks("README.md", "text") if "docs/samples" in block]
+    assert shown == output
+    answers = re.findall(r"samples/(\S+) +│ +(\S+) │.*│ +(yes|not sure).*│", output)
+    assert answers == [
+        ("key.jpg", "Sandal", "not sure"), ("t-shirt.jpg", "T-shirt/top", "yes"), ("trousers.jpg", "Trouser", "yes")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/results.md"])
+def test_the_bottle_is_accepted_as_the_documents_say(document):
+    prediction = fmnist.Classifier.load().classify(ROOT / "docs" / "bottle.jpg")
+    assert (prediction.label, prediction.accepted) == ("Dress", True)
+    assert f"probability of {100 * prediction.probability:.1f} %" in read(document)
+
+
+def test_samples_are_small_and_drawn_by_the_script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from draw_figures import SAMPLES
+
+    assert {path.name for path in (ROOT / "docs" / "samples").iterdir()} == {
+        Path(name).name for name in SAMPLES if name.startswith("samples/")
+    }
+    for name, draw in SAMPLES.items():
+        path = ROOT / "docs" / name
+        assert path.stat().st_size < MAX_SAMPLE_BYTES
+        with Image.open(path) as picture:  # JPEG is lossy, and decoders round differently
+            assert np.abs(np.asarray(picture, float) - np.asarray(draw(), float)).mean() < 4, name
+
+
+def test_python_of_the_readme(monkeypatch, capsys):
+    """The part without training is run; of the rest, the names exist."""
+    (block,) = code_blocks("README.md", "python")
+    assert len(block.splitlines()) <= 10
+    monkeypatch.chdir(ROOT)
+    exec(block.partition("\n\nrun = ")[0], {})
+    assert re.fullmatch(r"T-shirt/top 0\.\d+ True None\n", capsys.readouterr().out)
+    names = set(re.findall(r"fmnist\.(\w+)", block))
+    assert names >= {"train", "evaluate", "load_model"}
+    assert all(hasattr(fmnist, name) for name in names)
+
+
+def test_rest_requests_of_the_demo_exist():
+    from fmnist.demo.server import create_app
+    from fmnist.runs.run import open_pretrained
+
+    named = set(re.findall(r"`(GET|POST) (/[\w/.]+)`", read("docs/demo.md")))
+    paths = create_app(fmnist.Classifier.load(), open_pretrained().manifest()).openapi()["paths"]
+    existing = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert named == existing | {("GET", "/openapi.json")}
 
 
 def test_walks_count_their_modules():
@@ -126,7 +212,8 @@ PRIVATE_WORDS = re.compile(r"strang[e]r|\bm[e]nd|\bl[i]es?\b|\br[o]oms?\b|g[o]es
 
 def test_no_private_vocabulary():
     """Except in the history of the log."""
-    files = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.*"), *ROOT.glob("tests/**/*.py")]
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")]
+    files = [*pages, *ROOT.glob("src/**/*.*"), *ROOT.glob("tests/**/*.py")]
     texts = {
         path: path.read_text() for path in files if path.suffix in {".py", ".html", ".md"} and path.name != "log.md"
     }

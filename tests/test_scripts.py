@@ -91,4 +91,6 @@ def test_figures_are_drawn(copied_run, tmp_path, monkeypatch):
     fmnist.evaluate(copied_run, seed=0)
     (tmp_path / "docs").mkdir()
     draw_figures.draw_figures(copied_run, tmp_path / "docs")
-    assert {path.name for path in (tmp_path / "docs").iterdir()} == {"curves.png", "samples.png", "photo.png"}
+    draw_figures.draw_samples(tmp_path / "docs")
+    drawn = {path.name for path in (tmp_path / "docs").iterdir()}
+    assert drawn == {"curves.png", "samples.png", "photo.png", "bottle.jpg", "samples"}
