@@ -504,6 +504,15 @@ def test_signal_ends_training_at_once_and_the_message_names_the_next_command(num
     assert len(newest_checkpoint(run).history) == num_epochs
 
 
+def test_tensorboard_logs_are_not_written_through_a_link(cli, folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    code, _, err = cli("train", "--resume", folder, "--tensorboard")
+    assert code == 1
+    assert f"{folder}/tensorboard is a symbolic link" in err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_sigterm_is_handled_like_ctrl_c(interrupted, capsys):
     with pytest.raises(SystemExit) as caught, explain_interruption(interrupted):
         signal.raise_signal(signal.SIGTERM)

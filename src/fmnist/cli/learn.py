@@ -128,7 +128,10 @@ def train(
     if not resume:
         folder = run or make_run_folder(config.preset)
     start = partial(training.resume, earlier_run) if resume else partial(training.train, config, folder=folder)
-    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if tensorboard else []
+    logs = folder / "tensorboard"
+    if tensorboard and logs.is_symlink():  # a run folder from another person must not lead to other folders
+        raise FmnistError(f"{logs} is a symbolic link; expected a folder, so remove it")
+    callbacks = [keras.callbacks.TensorBoard(logs)] if tensorboard else []
     with explain_interruption(folder):
         stderr_console.print(f"{'Resuming' if resume else 'Training'} {config.preset} in {folder}", soft_wrap=True)
         with progress.ProgressBar(stderr_console) as bar:
