@@ -8,11 +8,12 @@ import shutil
 import sys
 
 import pytest
-from helpers import as_unprivileged_user, write_folder
+from helpers import as_unprivileged_user, tree, write_folder
 from PIL import Image
 
 import fmnist
 from fmnist import files
+from fmnist.cli.options import require_backend
 from fmnist.runs.run import open_run
 
 
@@ -389,8 +390,8 @@ def test_a_folder_that_cannot_be_entered_does_not_stop_the_others(cli, open_fold
     assert ["error" in item for item in json.loads(out)] == [True, True, False]
 
 
-def test_steps_of_a_file_with_a_long_name(cli, here):
-    name = "ä" * 124 + ".png"
+@pytest.mark.parametrize("name", ["ä" * 124 + ".png", "\N{JEANS}" * 62 + ".png"], ids=["two bytes", "four bytes"])
+def test_steps_of_a_file_with_a_long_name(cli, here, name):
     shutil.copy("boot.png", name)
     code, out, _ = cli("predict", name, "boot.png", "--steps", "steps", "--json")
     assert code == 0
@@ -418,12 +419,40 @@ def test_an_unforeseen_error_is_called_a_bug(cli, monkeypatch):
     )
 
 
-def test_a_run_that_cannot_start_leaves_no_folder(cli, small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [(), ("--run", "runs/mine")], ids=["named by fmnist", "named by the user"])
+def test_a_run_that_cannot_start_changes_no_folder(cli, small, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
     one_class = small.train_labels == 0
     train = small.train_images[one_class], small.train_labels[one_class]
     write_folder(tmp_path / "data", train, train)
-    code, _, err = cli("train", "--data", "data", "--preset", "textbook")
+    code, _, err = cli("train", "--data", "data", "--preset", "textbook", *options)
     assert code == 1
     assert "are of the class 'T-shirt/top'; expected at least two classes" in err
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert tree(tmp_path / "runs").keys() == {"mine"}
+
+
+def test_predict_keeps_no_pictures_of_the_steps(cli, here, monkeypatch):
+    """The pictures of many photos would fill the memory."""
+    kept = []
+
+    def table(predictions):
+        kept.extend(prediction for _, prediction in predictions)
+        return ""
+
+    monkeypatch.setattr("fmnist.cli.tables.predictions_table", table)
+    scene("one.png")
+    assert cli("predict", "one.png", "boot.png", "--steps", "steps")[0] == 0
+    assert len(kept) == 2
+    assert not any(prediction.steps for prediction in kept)
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "expected"),
+    [(None, None, "tensorflow"), (None, "jax", "jax"), ("tensorflow", "jax", "tensorflow")],
+)
+def test_the_backend_is_never_that_of_keras_own_settings(monkeypatch, option, variable, expected):
+    """Keras reads its file only if KERAS_BACKEND is not set."""
+    monkeypatch.setenv("KERAS_BACKEND", variable or "")
+    require_backend(option)
+    assert os.environ["KERAS_BACKEND"] == expected

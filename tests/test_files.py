@@ -25,6 +25,12 @@ def test_a_write_replaces_the_file(path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\N{JEANS}" * 63], ids=["ASCII", "four bytes each"])
+def test_a_name_as_long_as_file_systems_allow(tmp_path, name):
+    write_atomic(tmp_path / name, b"content")
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_keeps_the_file_and_names_it(path, monkeypatch, call):
     def fail(*_):

@@ -8,7 +8,8 @@ import fmnist
 from fmnist.config import Config
 from fmnist.data.dataset import split_dataset
 from fmnist.errors import FmnistError
-from fmnist.runs.run import INT8_FILE, PRETRAINED_FOLDER, open_pretrained
+from fmnist.runs.run import PRETRAINED_FOLDER, open_pretrained
+from fmnist.runs.schemas import INT8_FILE
 
 MAX_BYTES = 150_000
 

@@ -19,6 +19,8 @@ MAX_DOCUMENT_BYTES = 2**20
 """Limit for JSON documents and tables. This package writes about a thousandth of it."""
 MAX_MODEL_BYTES = 2**28
 """Limit for weights and graphs: about 60 million float32 values."""
+MAX_NAME_IN_TEMPORARY = 50
+"""Characters of a file's name in its temporary name: file systems allow 255 bytes, and a character has up to 4."""
 
 
 class UnsuitableFileError(FmnistError):
@@ -39,7 +41,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         OSError: if the file cannot be written, with `path` as its file name. The previous content is intact and no
             temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name[:MAX_NAME_IN_TEMPORARY]}.{secrets.token_hex(4)}")
     try:
         try:
             with temporary.open("xb") as file:

@@ -269,6 +269,7 @@ OVERSIZED = {
     # 784 MB declared, in a file so large that deflate could hold them
     "false header": ("images.gz", lambda: gzip.compress(MILLION_IMAGES + RNG.bytes(2**20), 1)),
     "false header, plain": ("images", lambda: MILLION_IMAGES + RNG.bytes(2**20)),
+    "no header, plain": ("images", lambda: b"PK" + bytes(2**25)),
     # 200 MB of zeros after a header that declares one image
     "bomb": ("images.gz", lambda: gzip.compress(header(IMAGE_MAGIC, 1, 28, 28) + bytes(2 * 10**8), 1)),
     "bomb of 12 GB": ("images.gz", lambda: gzip.compress(header(IMAGE_MAGIC, 2**24, 28, 28) + bytes(10**7), 1)),

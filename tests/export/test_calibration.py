@@ -57,6 +57,7 @@ def test_full_run_without_such_a_run_is_not_calibrated(runs_folder, small, tmp_p
 UNSUITABLE = {
     "environment is not JSON": lambda run: (run.folder / "environment.json").write_text("{"),
     "graph truncated": lambda run: run.onnx_path.write_bytes(run.onnx_path.read_bytes()[:1000]),
+    "history damaged and graph missing": lambda run: (run.history_path.write_text("x"), run.onnx_path.unlink()),
     "not calibrated": lambda run: rewrite(run.manifest_path, rejection_rule=None),
     "exported before its last epoch": lambda run: rewrite(run.manifest_path, epochs_trained=0),
     "other settings": lambda run: rewrite_config(run, learning_rate=0.5),

@@ -25,7 +25,8 @@ from fmnist.files import lock_folder, sha256
 from fmnist.inference.classifier import session_options
 from fmnist.models.weights import read_weights
 from fmnist.runs import environment
-from fmnist.runs.run import INT8_FILE, open_run
+from fmnist.runs.run import open_run
+from fmnist.runs.schemas import INT8_FILE
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from helpers import as_unprivileged_user
 
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
-from fmnist.runs.folders import make_run_folder, newest_finished_run
+from fmnist.runs.folders import finished_runs, make_run_folder, newest_finished_run
 from fmnist.runs.schemas import RunDescription
 
 
@@ -31,3 +32,14 @@ def test_the_newest_run_is_found_by_the_time_in_its_config(small_run, tmp_path):
 def test_no_finished_run(tmp_path):
     with pytest.raises(FmnistError, match=r"no finished run in .*; `fmnist train` trains one"):
         newest_finished_run(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o311, 0o444], ids=["cannot be listed", "cannot be entered"])
+def test_a_closed_folder_does_not_hide_the_other_runs(open_folder, small_run, mode):
+    for name in ("closed", "open"):
+        shutil.copytree(small_run.folder, open_folder / name)
+    (open_folder / "closed").chmod(mode)
+    with as_unprivileged_user():
+        found = finished_runs(open_folder)
+    (open_folder / "closed").chmod(0o755)
+    assert [run.name for run in found] == ["open"]

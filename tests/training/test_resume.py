@@ -338,6 +338,15 @@ def test_damaged_weights_of_a_finished_run_are_not_exported(finished, small, tmp
     assert snapshot(folder) == before
 
 
+def test_run_with_a_model_and_nothing_to_resume_from_is_not_changed(finished, small, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "weights.safetensors").unlink()
+    before = snapshot(folder)
+    with pytest.raises(FmnistError, match="has a model but neither weights nor checkpoints to resume from"):
+        fmnist.resume(folder, dataset=small)
+    assert snapshot(folder) == before
+
+
 def test_run_that_a_callback_stopped_can_be_resumed(config, finished, small, tmp_path, no_export):
     class StopEarly(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

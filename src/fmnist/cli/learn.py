@@ -132,7 +132,7 @@ def train(
     if tensorboard and logs.is_symlink():  # a run folder from another person must not lead to other folders
         raise FmnistError(f"{logs} is a symbolic link; expected a folder, so remove it")
     callbacks = [keras.callbacks.TensorBoard(logs)] if tensorboard else []
-    with explain_interruption(folder):
+    with explain_interruption(folder, remove_if_empty=not (resume or run)):
         stderr_console.print(f"{'Resuming' if resume else 'Training'} {config.preset} in {folder}", soft_wrap=True)
         with progress.ProgressBar(stderr_console) as bar:
             finished = start([bar, *callbacks], dataset=dataset)
@@ -206,8 +206,13 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def explain_interruption(folder: Path) -> Iterator[None]:
-    """Print what an interrupted training leaves in its folder and how to resume it. Handle SIGTERM like Ctrl-C."""
+def explain_interruption(folder: Path, *, remove_if_empty: bool = False) -> Iterator[None]:
+    """Print what an interrupted training leaves in its folder and how to resume it. Handle SIGTERM like Ctrl-C.
+
+    Args:
+        folder: the folder of the run.
+        remove_if_empty: remove the folder if the run did not start.
+    """
 
     def terminate(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -224,8 +229,9 @@ def explain_interruption(folder: Path) -> Iterator[None]:
         raise FmnistError(f"{one_line(error)}; `fmnist train --resume {quote(folder)}` resumes training") from error
     finally:
         signal.signal(signal.SIGTERM, before)
-        with suppress(OSError):  # a run that did not start leaves no empty folder
-            folder.rmdir()
+        if remove_if_empty:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def interruption_message(folder: Path) -> str:

@@ -93,7 +93,8 @@ def export(
     """Write a run's model.onnx and manifest again, or its model-int8.onnx."""
     from fmnist.cli import tables
     from fmnist.files import write_atomic
-    from fmnist.runs.run import INT8_FILE, open_run
+    from fmnist.runs.run import open_run
+    from fmnist.runs.schemas import INT8_FILE
 
     chosen = open_run(run)
     if not (int8 and chosen.manifest_path.is_file()):

@@ -35,8 +35,8 @@ from fmnist.inference.classifier import Classifier
 from fmnist.models.networks import build_network
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
-from fmnist.runs.run import INT8_FILE, Run, remove_exports
-from fmnist.runs.schemas import Agreement, Manifest
+from fmnist.runs.run import Run, remove_exports
+from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE, WEIGHTS_FILE, Agreement, Manifest
 
 log = logging.getLogger("fmnist")
 
@@ -143,8 +143,8 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
     previous = run.manifest() if run.manifest_path.is_file() else None
     previous_seconds = previous.train_seconds if previous else None
     hashes = {
-        "weights.safetensors": sha256(read_bounded(run.weights_path, MAX_MODEL_BYTES, "train again")),
-        "model.onnx": sha256(content),
+        WEIGHTS_FILE: sha256(read_bounded(run.weights_path, MAX_MODEL_BYTES, "train again")),
+        GRAPH_FILE: sha256(content),
     }
     manifest = Manifest(
         class_names=dataset.class_names,
@@ -173,8 +173,7 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
 
 def _predicts_the_same(previous: Manifest, manifest: Manifest) -> bool:
     """Check whether two graphs make the same predictions."""
-    file = "weights.safetensors"
-    return previous.sha256[file] == manifest.sha256[file] and all(
+    return previous.sha256[WEIGHTS_FILE] == manifest.sha256[WEIGHTS_FILE] and all(
         getattr(previous, name) == getattr(manifest, name) for name in PREDICTION_FIELDS
     )
 
@@ -188,7 +187,7 @@ def to_onnx(graph: CompleteGraph) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
         # Keras uses a name that NumPy deprecates.
         warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
-        path = Path(scratch) / "model.onnx"
+        path = Path(scratch) / GRAPH_FILE
         with contextlib.redirect_stdout(io.StringIO()):
             graph.export(path, format="onnx", verbose=False, input_signature=signature)
         exported = onnx.load(path)

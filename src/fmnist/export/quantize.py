@@ -14,8 +14,8 @@ from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256, write_atomic
 from fmnist.inference.classifier import Classifier
 from fmnist.inference.runtime import onnxruntime
-from fmnist.runs.run import INT8_FILE, Run
-from fmnist.runs.schemas import Int8Record, Manifest
+from fmnist.runs.run import Run
+from fmnist.runs.schemas import INT8_FILE, Int8Record, Manifest
 
 # isort: split
 from onnxruntime import quantization  # after fmnist.inference.runtime, which turns telemetry off

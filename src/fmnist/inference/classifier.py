@@ -16,7 +16,8 @@ from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.inference.rejection import RejectionRule, entropy_confidence
 from fmnist.inference.runtime import onnxruntime
 from fmnist.runs.environment import has_vnni, num_cpus
-from fmnist.runs.run import INT8_FILE, Run, open_pretrained, open_run
+from fmnist.runs.run import Run, open_pretrained, open_run
+from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE
 
 BATCH_SIZE = 100
 """Images per call, each in every view. Larger batches are no faster on two cores and need more memory."""
@@ -91,7 +92,7 @@ class Classifier:
         elif not isinstance(run, Run):
             run = open_run(run)
         manifest = run.manifest()
-        graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else "model.onnx", manifest)
+        graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else GRAPH_FILE, manifest)
         rule = RejectionRule.from_record(manifest.rejection_rule) if manifest.rejection_rule else None
         return cls(graph, manifest.class_names, PRETRAINED_NAME if run.is_pretrained else str(run.folder), rule)
 

@@ -8,11 +8,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from fmnist.data.dataset import MAX_CLASSES
+from fmnist.config import MAX_CLASSES
 from fmnist.errors import FmnistError, quote
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.models.networks import build_network
 from fmnist.runs.run import Run, open_run
+from fmnist.runs.schemas import WEIGHTS_FILE
 
 
 def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
@@ -88,7 +89,7 @@ def read_weights(run: Run) -> dict[str, np.ndarray]:
             f"`fmnist train --resume {quote(run.folder)}` continues it"
         )
     content = read_bounded(path, MAX_MODEL_BYTES, "train again")
-    if run.manifest_path.is_file() and sha256(content) != run.manifest().sha256["weights.safetensors"]:
+    if run.manifest_path.is_file() and sha256(content) != run.manifest().sha256[WEIGHTS_FILE]:
         raise FmnistError(
             f"{path} is damaged or not the file that its manifest names (SHA-256 differs); restore that file or, if "
             f"you changed it yourself, remove manifest.json and run `fmnist export {quote(run.folder)}`"

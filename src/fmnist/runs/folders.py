@@ -1,7 +1,5 @@
 """The folder `runs/`, which has a folder for each run."""
 
-import contextlib
-import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +13,14 @@ def make_run_folder(preset: str) -> Path:
     """Create a new folder under `runs/`, named by preset and time. No other process can get the same one."""
     name = f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
-    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
-        folder = RUNS_FOLDER / (name + suffix)
-        with contextlib.suppress(FileExistsError):
+    folder, number = RUNS_FOLDER / name, 1
+    while True:
+        try:
             folder.mkdir()
             return folder
-    raise AssertionError  # the suffixes do not end
+        except FileExistsError:
+            number += 1
+            folder = RUNS_FOLDER / f"{name}-{number}"
 
 
 def finished_runs(runs_folder: Path) -> list[Run]:
@@ -29,7 +29,7 @@ def finished_runs(runs_folder: Path) -> list[Run]:
     for path in runs_folder.glob("*/manifest.json"):
         try:
             found.append(open_run(path.parent))
-        except FmnistError:
+        except (FmnistError, OSError):  # an OSError: the folder may not be listed
             continue
     return found
 

@@ -28,14 +28,19 @@ from fmnist.files import (
 )
 from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.history import History, read_history
-from fmnist.runs.schemas import Environment, Manifest, RunDescription
+from fmnist.runs.schemas import (
+    GRAPH_FILE,
+    INT8_FILE,
+    WEIGHTS_FILE,
+    Environment,
+    Manifest,
+    RunDescription,
+)
 
 log = logging.getLogger("fmnist")
 
 PRETRAINED_FOLDER = Path(__file__).parents[1] / "pretrained"
 """The run that comes with the package. Only its int8 graph is kept."""
-INT8_FILE = "model-int8.onnx"
-"""The quantized graph, which is exported on request."""
 
 TRAIN_AGAIN = "train again into a new folder"
 INCOMPLETE = f"the run was interrupted or its folder was changed, so {TRAIN_AGAIN}"
@@ -64,12 +69,12 @@ class Run:
     @property
     def weights_path(self) -> Path:
         """Path of the weights after the last completed epoch."""
-        return self.folder / "weights.safetensors"
+        return self.folder / WEIGHTS_FILE
 
     @property
     def onnx_path(self) -> Path:
         """Path of the complete graph, with the weights inside."""
-        return self.folder / "model.onnx"
+        return self.folder / GRAPH_FILE
 
     @property
     def history_path(self) -> Path:
@@ -173,7 +178,7 @@ class Run:
         hint = f"remove it, and `fmnist export {quote(self.folder)}` writes a new one"
         return read_document(self.manifest_path, Manifest, hint)
 
-    def read_graph(self, file: str = "model.onnx", manifest: Manifest | None = None) -> bytes:
+    def read_graph(self, file: str = GRAPH_FILE, manifest: Manifest | None = None) -> bytes:
         """Read an exported graph.
 
         Args:

@@ -5,10 +5,17 @@ from typing import Annotated, Literal, Optional
 
 from msgspec import Meta
 
-from fmnist.config import MAX_EPOCHS, Config, Fraction, Views
-from fmnist.data.dataset import MAX_CLASSES, are_class_names
+from fmnist.config import MAX_CLASSES, MAX_EPOCHS, Config, Fraction, Views
+from fmnist.data.dataset import are_class_names
 from fmnist.documents import FORMAT_VERSION, Document
 from fmnist.errors import FmnistError
+
+WEIGHTS_FILE = "weights.safetensors"
+"""The weights after the last completed epoch."""
+GRAPH_FILE = "model.onnx"
+"""The complete graph, with the weights inside."""
+INT8_FILE = "model-int8.onnx"
+"""The quantized graph, which is exported on request."""
 
 Text = Annotated[str, Meta(max_length=1_000)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -149,5 +156,5 @@ class Manifest(Document, frozen=True, kw_only=True):
                 f"class_names is {str(self.class_names)[:100]!a}; expected 1 to {MAX_CLASSES} different names in "
                 "printable characters"
             )
-        if missing := {"model.onnx", "weights.safetensors"} - self.sha256.keys():
+        if missing := {GRAPH_FILE, WEIGHTS_FILE} - self.sha256.keys():
             raise FmnistError(f"sha256 has no {' and no '.join(sorted(missing))}")
