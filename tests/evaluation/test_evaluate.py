@@ -5,12 +5,14 @@ import html
 import html.parser
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 import fmnist
+from fmnist import errors
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.evaluation.evaluate import most_confident_mistakes
@@ -197,6 +199,12 @@ def test_class_names_are_escaped_in_the_report(evaluated, small):
 )
 def test_train_command(changes, expected):
     assert train_command(Config.from_preset("fast", **changes)) == expected
+
+
+def test_train_command_can_be_pasted_on_windows(monkeypatch):
+    config = Config.from_preset("fast", data=r"C:\my data")
+    monkeypatch.setattr(errors, "os", SimpleNamespace(name="nt"))
+    assert train_command(config) == r'fmnist train --preset fast --epochs 9 --seed 0 --data "C:\my data"'
 
 
 @pytest.mark.parametrize("changes", [{"flip": False}, {"preset": "my own"}])

@@ -1,7 +1,6 @@
 """The report of an evaluated run: one HTML file with everything inside."""
 
 import base64
-import shlex
 from typing import Any
 
 import jinja2
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from fmnist import plots
 from fmnist.config import PRESETS, Config
 from fmnist.data.dataset import Dataset
+from fmnist.errors import quote
 from fmnist.runs.history import History
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import Environment, Manifest
@@ -54,9 +54,7 @@ def render_report(
         hardest=min(per_class, key=lambda row: row["f1"]),
         confusions=most_frequent_confusions(evaluation["confusion"], dataset.class_names),
         train_command=train_command(run.config),
-        evaluate_command=shlex.join(
-            ["fmnist", "evaluate", evaluation["run"], "--seed", str(evaluation["samples_seed"])]
-        ),
+        evaluate_command=f"fmnist evaluate {quote(evaluation['run'])} --seed {evaluation['samples_seed']}",
     )
 
 
@@ -115,4 +113,4 @@ def train_command(config: Config) -> str:
     words = ["fmnist", "train", "--preset", config.preset, "--epochs", str(config.epochs), "--seed", str(config.seed)]
     words += ["--full"] if config.full else []
     words += ["--data", config.data] if config.data else []
-    return shlex.join(words)
+    return " ".join(map(quote, words))
