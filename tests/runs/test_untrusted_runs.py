@@ -327,6 +327,17 @@ def test_a_file_name_that_is_no_text_is_shown(cli, small_run, tmp_path):
     assert r"boot\udcff.png" in out
 
 
+def test_a_run_folder_whose_name_is_no_text(cli, copied_run, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path / "run") + b"\xff")
+    copied_run.folder.rename(folder)
+    code, out, _ = cli("evaluate", folder)
+    assert code == 0
+    assert r"run\udcff" in out
+    assert r"run\udcff" in (Path(folder) / "report.html").read_text(encoding="utf-8")
+    # The demo encodes the name in each answer.
+    assert fmnist.Classifier.load(folder).name.encode().endswith(rb"run\udcff")
+
+
 FORBIDDEN = {
     "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "h5py", "torch", "yaml",
     "eval", "exec", "compile_command", "load_weights", "from_config", "deserialize", "from_json_string",

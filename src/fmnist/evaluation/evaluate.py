@@ -62,7 +62,7 @@ def _evaluate(run: Run, seed: int) -> dict[str, Any]:
     }
     write_json(run.folder / "evaluation.json", evaluation)
     report = render_report(run, manifest, environment, history, evaluation, dataset)
-    write_atomic(run.folder / "report.html", report.encode())
+    write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
     return evaluation
 
 

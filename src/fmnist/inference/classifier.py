@@ -8,7 +8,7 @@ from PIL import Image
 
 from fmnist.config import IMAGE_SIZE
 from fmnist.data.dataset import check_images
-from fmnist.errors import FmnistError, one_line
+from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import sha256
 from fmnist.inference import photo
 from fmnist.inference.onnx_check import check_graph
@@ -94,7 +94,8 @@ class Classifier:
         manifest = run.manifest()
         graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else GRAPH_FILE, manifest)
         rule = RejectionRule.from_record(manifest.rejection_rule) if manifest.rejection_rule else None
-        return cls(graph, manifest.class_names, PRETRAINED_NAME if run.is_pretrained else str(run.folder), rule)
+        name = PRETRAINED_NAME if run.is_pretrained else printable(str(run.folder))
+        return cls(graph, manifest.class_names, name, rule)
 
     def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
         """Compute the probabilities of images in the format of the data set.
