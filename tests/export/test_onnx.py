@@ -152,6 +152,17 @@ def test_a_graph_that_disagrees_with_keras_is_not_exported(copied_run, monkeypat
     assert fmnist.Classifier.load(copied_run)
 
 
+def test_a_tie_of_two_classes_is_no_disagreement():
+    """As after a few steps of training, where probabilities are nearly equal."""
+    expected = np.array([[0.5, 0.5 - 1e-6], [0.9, 0.1]], np.float32)
+    agreement = export.check_agreement(expected[:, ::-1][[0, 0]], expected[[0, 0]], 0.0)
+    assert not agreement.same_top1
+    assert export.check_agreement(expected, expected, 0.0).same_top1
+    for found in (expected[:, ::-1], expected * np.float32("nan")):
+        with pytest.raises(FmnistError, match="disagrees with Keras"):
+            export.check_agreement(found, expected, 0.0)
+
+
 @pytest.mark.slow
 def test_an_evaluation_is_removed_with_the_graph_that_it_is_of(copied_run, small):
     """An export of the same graph keeps it."""

@@ -206,19 +206,19 @@ def check_agreement(found: np.ndarray, expected: np.ndarray, difference_as_train
         difference_as_trained: largest difference between Keras in float32 and in the precision of training.
 
     Raises:
-        FmnistError: if they differ by more than `MAX_DIFFERENCE`, or in the class of an image.
+        FmnistError: if they differ by more than `MAX_DIFFERENCE`. Below that, the class of an image can differ only
+            where two probabilities are nearly equal, which is no error.
     """
     difference = float(np.abs(found - expected).max())
-    same_top1 = bool((found.argmax(axis=1) == expected.argmax(axis=1)).all())
-    if not (difference <= MAX_DIFFERENCE and same_top1):
+    if not difference <= MAX_DIFFERENCE:  # also if it is NaN
         raise FmnistError(
             f"the exported graph disagrees with Keras by {difference:.1e} on {len(found)} images; expected at most "
-            f"{MAX_DIFFERENCE:.0e} and the same classes. The weights are intact; please report this as a bug"
+            f"{MAX_DIFFERENCE:.0e}. The weights are intact; please report this as a bug"
         )
     return Agreement(
         num_images=len(found),
         max_difference=difference,
-        same_top1=same_top1,
+        same_top1=bool((found.argmax(axis=1) == expected.argmax(axis=1)).all()),
         max_difference_from_training_precision=difference_as_trained,
     )
 
