@@ -93,6 +93,21 @@ def test_time_to_accuracy_under_jax(small_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_ablation(small_folder, tmp_path):
+    result = run_benchmark(
+        "ablation.py", "--tricks", "whitening", "tta", "--seeds", "2", "--epochs", "1", "--data", small_folder,
+        "--out", tmp_path / "result.json",
+    )  # fmt: skip
+    assert {row["trick"] for row in result["tricks"]} == {"whitening", "tta"}
+    for row in result["tricks"]:
+        gains = [100 * (a - b) for a, b in zip(result["accuracies"], row["accuracies"], strict=True)]
+        assert row["gain_mean"] == pytest.approx(sum(gains) / 2)
+        low, high = row["gain_interval_95"]
+        assert low <= row["gain_mean"] <= high
+    assert len(result["accuracies"]) == 2
+
+
+@pytest.mark.slow
 def test_inference(copied_run, small, tmp_path):
     from fmnist.export.quantize import quantize_run
 
