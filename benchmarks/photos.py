@@ -164,7 +164,7 @@ def score_clean_images(run: Run, classifier: Classifier, part: str) -> dict[str,
         return {"clean": None}  # a run on all training images leaves only test images, which must not choose anything
     else:
         name, images, labels = "test", dataset.test_images, dataset.test_labels
-    ece = metrics.expected_calibration_error(classifier.predict(images), labels)
+    ece = metrics.expected_calibration_error(metrics.calibration_bins(classifier.predict(images), labels))
     if not classifier.rejection_rule:
         return {"clean": name, "ece": ece}
     noise = np.random.default_rng(0).integers(0, 256, (NUM_NOISE, IMAGE_SIZE, IMAGE_SIZE), np.uint8)

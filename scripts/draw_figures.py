@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fmnist import plots
+from fmnist import curves, plots
 from fmnist.inference.classifier import Classifier
 from fmnist.runs.run import Run, open_run
 
@@ -35,7 +35,7 @@ def draw_figures(run: Run, folder: Path) -> None:
     samples = evaluation["samples"]
     images = run.load_data().test_images[[sample["index"] for sample in samples]]
     plots.save(plots.samples(images, samples, tuple(evaluation["class_names"])), folder / "samples.png")
-    plots.save(plots.training_curves(run.history()), folder / "curves.png")
+    plots.save(curves.training_curves(run.history(), run.config.first_hard_epoch), folder / "curves.png")
     plots.save(plots.prediction(Classifier.load().classify(draw_shirt())), folder / "photo.png")
 
 

@@ -59,11 +59,13 @@ def test_accuracy_interval_contains_the_accuracy(num_images, fraction):
 def test_calibration_error_of_a_worked_example():
     """Two bins: 0.9 with 1 of 2 correct, 0.6 with 2 of 2 correct; (0.4 * 2 + 0.4 * 2) / 4."""
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    assert metrics.expected_calibration_error(probabilities, np.array([0, 1, 0, 0])) == pytest.approx(0.4)
+    assert metrics.expected_calibration_error(
+        metrics.calibration_bins(probabilities, np.array([0, 1, 0, 0]))
+    ) == pytest.approx(0.4)
 
 
 def test_certain_and_correct_predictions_have_no_calibration_error():
-    assert metrics.expected_calibration_error(np.eye(10), np.arange(10)) == 0
+    assert metrics.expected_calibration_error(metrics.calibration_bins(np.eye(10), np.arange(10))) == 0
 
 
 def test_classification_metrics_of_a_worked_example():

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from fmnist import plots
+from fmnist import curves, plots
 
 FORMULA = r"$5_$\frac"
 """A class name that Matplotlib would read as an invalid formula."""
@@ -34,16 +34,20 @@ def make_prediction(**changes):
 
 
 FIGURES = {
-    "training_curves": lambda: plots.training_curves(history(3, has_validation=True)),
+    "training_curves": lambda: curves.training_curves(history(3, has_validation=True)),
+    "training_curve": lambda: curves.training_curve(history(5, has_validation=True), "loss", first_hard_epoch=3),
+    "heat_maps": lambda: plots.heat_maps(IMAGES[:3], np.linspace(-1, 1, 3 * 784).reshape(3, 28, 28), NAMES),
+    "reliability": lambda: plots.reliability(
+        [
+            {"probability": 0.9, "accuracy": 0.8, "accuracy_interval_95": [0.7, 0.9]},
+            {"probability": 0.3, "accuracy": 1.0, "accuracy_interval_95": [0.2, 1.0]},
+        ]
+    ),
     "examples": lambda: plots.examples(IMAGES, LABELS, NAMES),
     "class_means": lambda: plots.class_means(IMAGES, LABELS, NAMES),
-    "gallery": lambda: plots.gallery(IMAGES, [f"{FORMULA}, 100 %\ntrue: bag"] * 7),
     "class_counts": lambda: plots.class_counts({"train": [5_000, 10, 0], "test": [10, 20, 30]}, NAMES),
-    "class_scores": lambda: plots.class_scores([{"label": name, "precision": 0.9, "recall": 1.0} for name in NAMES]),
     "pixel_histogram": lambda: plots.pixel_histogram([4, 0, 2, 1]),
     "projection": lambda: plots.projection(IMAGES[:, 0, :2], LABELS, NAMES),
-    "transformation": lambda: plots.transformation(IMAGES[0], IMAGES[0][..., np.newaxis] / 255, 1, np.eye(3)[1]),
-    "confusion": lambda: plots.confusion([[5, 0, 2], [0, 7, 0], [0, 0, 0]], NAMES),
     "samples": lambda: plots.samples(IMAGES[:2], [record("coat", FORMULA), record(FORMULA, "bag")], NAMES),
     "prediction": lambda: plots.prediction(make_prediction()),
     "prediction of a 28x28 image": lambda: plots.prediction(make_prediction(steps={})),
@@ -69,8 +73,35 @@ def texts(figure):
 
 @pytest.mark.parametrize(("has_validation", "num_lines"), [(True, 2), (False, 1)])
 def test_training_curves_leave_out_columns_without_values(has_validation, num_lines):
-    figure = plots.training_curves(history(2, has_validation=has_validation))
+    figure = curves.training_curves(history(2, has_validation=has_validation))
     assert [len(axes.lines) for axes in figure.axes] == [num_lines] * 4
+
+
+@pytest.mark.parametrize(("num_epochs", "first_hard_epoch", "is_marked"), [(3, 3, 1), (2, 3, 0), (3, None, 0)])
+def test_training_curves_mark_epochs_on_hard_examples(num_epochs, first_hard_epoch, is_marked):
+    figure = curves.training_curves(history(num_epochs, has_validation=False), first_hard_epoch)
+    assert [len(axes.patches) for axes in figure.axes] == [is_marked] * 4
+    assert texts(figure).count("training on hard images only") == 4 * is_marked
+
+
+def test_svg_has_its_text_as_text_and_is_the_same_every_time():
+    first, second = (plots.svg(FIGURES["reliability"]()) for _ in range(2))
+    assert first == second
+    assert first.startswith("<svg ")
+    assert "fraction that is right</text>" in first
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.5, plots.FOR_CLASS), (-0.5, plots.AGAINST_CLASS), (0.0, (100, 100, 100))],
+)
+def test_heat_overlay_is_red_for_the_class_and_blue_against_it(value, expected):
+    heat_map = np.zeros((28, 28))
+    heat_map[3, 4] = value
+    overlay = plots.heat_overlay(np.full((28, 28), 100, np.uint8), heat_map)
+    assert (overlay[3, 5] == 100).all()
+    expected = 0.8 * np.array(expected) + 0.2 * 100 if value else expected
+    assert np.abs(overlay[3, 4] - np.array(expected)).max() <= 1
 
 
 def test_class_means_are_the_means_of_each_class():
@@ -83,14 +114,6 @@ def test_class_means_are_the_means_of_each_class():
 
 def test_bars_are_labeled_with_their_values():
     assert {"5,000", "10", "0", FORMULA} <= set(texts(FIGURES["class_counts"]()))
-    assert {"90.0 %", "100.0 %", FORMULA} <= set(texts(FIGURES["class_scores"]()))
-
-
-def test_confusion_matrix_names_rows_and_columns():
-    found = texts(FIGURES["confusion"]())
-    assert [found.count(name) for name in NAMES] == [2, 2, 2]
-    assert {"5", "2", "7"} <= set(found)
-    assert "0" not in found
 
 
 @pytest.mark.parametrize(

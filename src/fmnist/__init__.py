@@ -3,6 +3,7 @@
 Public names are loaded when first used, so that `import fmnist` is quick, and nothing imports Keras without need.
 """
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,12 @@ def __getattr__(name: str) -> Any:
         return version("fmnist")
     if name not in _MODULES:
         raise AttributeError(f"module 'fmnist' has no attribute {name!r}")
+    from fmnist.quiet import quiet_stderr
+
+    needs_keras = _MODULES[name].startswith(("fmnist.models", "fmnist.training"))
     try:
-        value = getattr(import_module(_MODULES[name]), name)
+        with quiet_stderr() if needs_keras else nullcontext():
+            value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         if str(error.name).startswith("fmnist"):
             raise

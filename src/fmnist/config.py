@@ -1,5 +1,6 @@
 """The configuration of a training run: one immutable document, and presets as named values of it."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -73,6 +74,11 @@ class Config(Document, frozen=True, kw_only=True):
     """Train on all training images, without a validation split."""
     data: Annotated[str, Meta(max_length=4_096)] | None = None
     """Folder of another data set in the same format. None is Fashion-MNIST."""
+
+    @property
+    def first_hard_epoch(self) -> int | None:
+        """Number of the first epoch, from 1, on hard examples only. None if every epoch has all images."""
+        return None if self.hard_example_fraction == 1 else math.ceil(1 / self.hard_example_fraction) + 1
 
     @classmethod
     def from_preset(cls, preset: str, **changes: Any) -> "Config":

@@ -26,21 +26,44 @@ def accuracy_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Compute the gap between the top-1 probability and the accuracy (Guo et al. 2017).
+def calibration_bins(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Group predictions by their probability, and compare it with the accuracy of each group (Guo et al. 2017).
 
     Args:
         probabilities: (n, classes), rows that sum to 1.
         labels: (n,) true class indices.
 
     Returns:
-        The mean gap over 15 bins of equal width, weighted by the images in each, from 0 to 1.
+        `num_images`, `probability` (mean probability of the predicted class), `accuracy` and `accuracy_interval_95` of
+        each of 15 bins of equal width. Bins without images are left out.
     """
-    confidence = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
     is_correct = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=is_correct.astype(float) - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    return [
+        {
+            "num_images": len(correct),
+            "probability": float(confidence[bins == index].mean()),
+            "accuracy": float(correct.mean()),
+            "accuracy_interval_95": list(accuracy_interval(int(correct.sum()), len(correct))),
+        }
+        for index in np.unique(bins)
+        if len(correct := is_correct[bins == index])
+    ]
+
+
+def expected_calibration_error(bins: list[dict[str, Any]]) -> float:
+    """Return the mean difference between probability and accuracy, weighted by the images in each bin.
+
+    Args:
+        bins: as `calibration_bins` returns them.
+
+    Returns:
+        The expected calibration error (Guo et al. 2017), from 0 to 1.
+    """
+    num_images = sum(row["num_images"] for row in bins)
+    total: float = sum(row["num_images"] * abs(row["accuracy"] - row["probability"]) for row in bins)
+    return total / num_images
 
 
 def thresholded_precision_recall(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -77,8 +100,8 @@ def classification_metrics(
         `num_images`, `accuracy`, `accuracy_interval_95` (`accuracy_interval`), `precision_macro`, `recall_macro`,
         `f1_macro` (means over the classes that have images), `keras_precision`, `keras_recall`
         (`thresholded_precision_recall`), `per_class` (a list of `label`, `precision`, `recall`, `f1`, `num_images`),
-        `confusion` (rows are true classes, columns predicted ones) and `ece` (`expected_calibration_error`).
-        Fractions are from 0 to 1.
+        `confusion` (rows are true classes, columns predicted ones), `calibration` (`calibration_bins`) and `ece`
+        (`expected_calibration_error`). Fractions are from 0 to 1.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -88,6 +111,7 @@ def classification_metrics(
     scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     # A class without images has precision and recall 0, which says nothing about the classifier.
     precision_macro, recall_macro, f1_macro = (float(np.mean(values[scores[3] > 0])) for values in scores[:3])
+    calibration = calibration_bins(probabilities, labels)
     keras_precision, keras_recall = thresholded_precision_recall(probabilities, labels)
     return {
         "num_images": len(labels),
@@ -105,7 +129,8 @@ def classification_metrics(
             )
         ],
         "confusion": confusion_matrix(labels, predicted, labels=classes).tolist(),
-        "ece": expected_calibration_error(probabilities, labels),
+        "calibration": calibration,
+        "ece": expected_calibration_error(calibration),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,11 @@ from fmnist.files import write_atomic
 
 TRAINING, VALIDATION = "#1f5f8b", "#d1495b"
 CORRECT, WRONG, OTHER = "#2e7d4f", "#d1495b", "#b8c4ce"
+NOTE = "#5b6b79"
+FOR_CLASS, AGAINST_CLASS = (235, 60, 40), (60, 130, 255)
+"""Red and blue of heat maps."""
+MIN_HEAT = 0.02
+"""Change of probability below which a heat map stays pale."""
 FIGURE_DPI = 110
 GRID_COLUMNS = 5
 """Images in a row of a grid: two rows for ten classes."""
@@ -33,27 +39,14 @@ def save(figure: Figure, path: Path) -> None:
     write_atomic(path, png(figure))
 
 
-def training_curves(history: Sequence[dict[str, float | None]]) -> Figure:
-    """Draw loss, accuracy, precision and recall by epoch, for training and validation.
-
-    Args:
-        history: one row for each epoch, with the columns of `history.csv`. Columns without values are left out.
-    """
-    figure = Figure(figsize=(10, 6.4))
-    # This is drawn after every epoch, and a constrained layout would take longer than all the drawing.
-    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.075, top=0.95, wspace=0.14, hspace=0.34)
-    epochs = [row["epoch"] for row in history]
-    for axes, name in zip(figure.subplots(2, 2).flat, ("loss", "accuracy", "precision", "recall"), strict=True):
-        for column, label, color in ((name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)):
-            values = [row[column] for row in history]
-            if any(value is not None for value in values):
-                axes.plot(epochs, values, "o-", color=color, label=label, markersize=4)
-        axes.set(title=name.capitalize(), xlabel="epoch", xlim=(0.5, max(2, len(history)) + 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        _hide_spines(axes)
-    figure.axes[0].legend(frameon=False)
-    return figure
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG element for an HTML page, with transparent background and text as text."""
+    buffer = io.StringIO()
+    # The salt makes the identifiers the same every time, and so does the absent metadata.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fmnist"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
 
 
 def examples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], num_columns: int = 12) -> Figure:
@@ -89,14 +82,58 @@ def class_means(images: np.ndarray, labels: np.ndarray, class_names: Sequence[st
     return _image_grid(means, class_names, 1.8, 2.05, fontsize=10)
 
 
-def gallery(images: np.ndarray, captions: Sequence[str]) -> Figure:
-    """Draw images in rows of five, with a caption of two lines above each.
+def heat_overlay(image: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
+    """Return an image with its heat map over it, scaled so that the strongest place has the full color.
 
     Args:
-        images: (n, size, size) uint8, n at least 1.
+        image: (size, size) uint8.
+        heat_map: (size, size); positive values become red, negative ones blue.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    # A map of nearly nothing stays nearly without color.
+    strength = np.abs(heat_map)[..., np.newaxis] / max(np.abs(heat_map).max(), MIN_HEAT)
+    color = np.where(heat_map[..., np.newaxis] > 0, FOR_CLASS, AGAINST_CLASS)
+    mixed: np.ndarray = (image[..., np.newaxis] * (1 - 0.8 * strength) + color * 0.8 * strength).astype(np.uint8)
+    return mixed
+
+
+def heat_maps(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -> Figure:
+    """Draw images in a row, each above the same image with its heat map.
+
+    Args:
+        images: (n, size, size) uint8.
+        maps: (n, size, size), from `occlusion_maps`.
         captions: one for each image.
     """
-    return _image_grid(images, captions, 2.1, 2.75, fontsize=9)
+    figure = Figure(figsize=(1.95 * len(images), 4.6), layout="constrained")
+    for column, image, heat_map, caption in zip(
+        figure.subplots(2, len(images), squeeze=False).T, images, maps, captions, strict=True
+    ):
+        _draw_image(column[0], image, caption, fontsize=9)
+        _draw_image(column[1], heat_overlay(image, heat_map), "")
+    return figure
+
+
+def reliability(bins: list[dict[str, Any]]) -> Figure:
+    """Draw a reliability diagram: the accuracy of predictions by their probability, with its 95 % interval.
+
+    Args:
+        bins: as `metrics.calibration_bins` returns them.
+    """
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], "--", color=NOTE, linewidth=1)
+    for row in bins:
+        axes.plot([row["probability"]] * 2, row["accuracy_interval_95"], color=OTHER, linewidth=3)
+    axes.plot([row["probability"] for row in bins], [row["accuracy"] for row in bins], "o", color=TRAINING)
+    axes.set(
+        xlabel="probability of the predicted class", ylabel="fraction that is right", xlim=(0, 1.05), ylim=(0, 1.05)
+    )
+    axes.grid(alpha=0.3)
+    hide_spines(axes)
+    return figure
 
 
 def class_counts(counts: dict[str, list[int]], class_names: Sequence[str]) -> Figure:
@@ -112,18 +149,6 @@ def class_counts(counts: dict[str, list[int]], class_names: Sequence[str]) -> Fi
     return figure
 
 
-def class_scores(per_class: list[dict[str, Any]]) -> Figure:
-    """Draw precision and recall of every class side by side.
-
-    Args:
-        per_class: `per_class` of `metrics.classification_metrics`.
-    """
-    scores = {name: [row[name] for row in per_class] for name in ("precision", "recall")}
-    figure = _grouped_bars(scores, [row["label"] for row in per_class], _percent)
-    figure.axes[0].set(xlim=(0, 1.1), xticks=[0, 0.25, 0.5, 0.75, 1])
-    return figure
-
-
 def pixel_histogram(histogram: list[int]) -> Figure:
     """Draw the distribution of the pixel values.
 
@@ -136,70 +161,32 @@ def pixel_histogram(histogram: list[int]) -> Figure:
     percentages = 100 * np.array(histogram) / sum(histogram)
     axes.bar((np.arange(len(histogram)) + 0.5) * width, percentages, width * 0.95, color=TRAINING)
     axes.set(xlabel="pixel value (0 is the black background)", ylabel="% of pixels", yscale="log")
-    _hide_spines(axes)
+    hide_spines(axes)
     return figure
 
 
-def projection(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+def projection(
+    points: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    axis_labels: tuple[str, str] = ("first principal component", "second principal component"),
+) -> Figure:
     """Draw images as points in two dimensions, colored by class.
 
     Args:
         points: (n, 2).
         labels: (n,) class indices.
         class_names: for the legend.
+        axis_labels: of the horizontal and the vertical axis.
     """
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     axes = figure.subplots()
     for label, name in enumerate(class_names):
         x, y = points[labels == label].T
         axes.scatter(x, y, s=7, alpha=0.6, color=f"C{label}", label=_escape(name), linewidths=0)
-    axes.set(xlabel="first principal component", ylabel="second principal component")
-    _hide_spines(axes)
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
+    hide_spines(axes)
     _place_legend(axes, markerscale=3)
-    return figure
-
-
-def transformation(image: np.ndarray, normalized: np.ndarray, label: int, one_hot: np.ndarray) -> Figure:
-    """Draw an image and its label before and after preprocessing.
-
-    Args:
-        image: (size, size) uint8.
-        normalized: (size, size, 1) float32.
-        label: the class index.
-        one_hot: (classes,) its one-hot vector.
-    """
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    before, after, vector = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
-    for axes, pixels, text in ((before, image, "before"), (after, normalized[..., 0], "after")):
-        drawn = axes.imshow(pixels, cmap="gray")
-        axes.set(xticks=[], yticks=[], title=f"{text}: {pixels.dtype}, {pixels.min():.3g} to {pixels.max():.3g}")
-        figure.colorbar(drawn, ax=axes, shrink=0.8)
-    vector.bar(np.arange(len(one_hot)), one_hot, color=TRAINING)
-    vector.set(title=f"label {label}, one-hot", xticks=np.arange(len(one_hot)), ylim=(0, 1.1))
-    _hide_spines(vector)
-    return figure
-
-
-def confusion(matrix: list[list[int]], class_names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix, shaded by the fraction of the true class.
-
-    Args:
-        matrix: number of images; rows are true classes, columns predicted ones.
-        class_names: for rows and columns.
-    """
-    counts = np.array(matrix)
-    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(8.2, 7), layout="constrained")
-    axes = figure.subplots()
-    # The square root makes the few mistakes visible beside the many correct predictions.
-    axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if fractions[row, column] > 0.35 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=9)
-    axes.set_xticks(range(len(class_names)), [*map(_escape, class_names)], rotation=45, ha="right")
-    axes.set_yticks(range(len(class_names)), [*map(_escape, class_names)])
-    axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -223,7 +210,7 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: Sequ
         bars.set_title(f"predicted: {_escape(predicted)} ({verdict})", fontsize=10, color=color)
         bars.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
         bars.invert_yaxis()
-        _hide_spines(bars)
+        hide_spines(bars)
     return figure
 
 
@@ -275,7 +262,7 @@ def _grouped_bars(series: Mapping[str, Sequence[float]], names: Sequence[str], t
         axes.bar_label(bars, fmt=text, padding=3, fontsize=8)
     axes.set_yticks(positions + (len(series) - 1) * height / 2, [*map(_escape, names)])
     axes.invert_yaxis()
-    _hide_spines(axes)
+    hide_spines(axes)
     _place_legend(axes)
     return figure
 
@@ -289,7 +276,8 @@ def _place_legend(axes: Axes, **options: Any) -> None:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **options)
 
 
-def _hide_spines(axes: Axes) -> None:
+def hide_spines(axes: Axes) -> None:
+    """Leave only the left and the lower spine."""
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -15,7 +15,8 @@ import fmnist
 from fmnist import errors
 from fmnist.config import Config
 from fmnist.errors import FmnistError
-from fmnist.evaluation.evaluate import most_confident_mistakes
+from fmnist.evaluation.evaluate import find_mistakes
+from fmnist.evaluation.occlusion import occlusion_maps
 from fmnist.evaluation.report import most_frequent_confusions, render_report, train_command
 from fmnist.runs.run import Run, open_run
 
@@ -33,8 +34,18 @@ def use_dataset(monkeypatch):
     return lambda dataset: monkeypatch.setattr("fmnist.runs.run.load_from", lambda folder: dataset)
 
 
-def render(run, evaluation, dataset):
-    return render_report(run, run.manifest(), run.environment(), run.history(), evaluation, dataset)
+def render(run, evaluation, dataset, history=None):
+    """Render a report with the mistakes of the evaluation, and heat maps of nothing."""
+    history = run.history() if history is None else history
+    mistakes = evaluation["mistakes"]
+    by_class = {
+        index: records
+        for index, name in enumerate(evaluation["class_names"])
+        if (records := [record for record in mistakes if record["true"] == name])
+    }
+    heat_maps = np.zeros((len(mistakes), 28, 28))
+    page = render_report(run, run.manifest(), run.environment(), history, evaluation, by_class, heat_maps, dataset)
+    return page.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_every_test_image_is_evaluated(evaluated, small):
@@ -54,8 +65,8 @@ def test_evaluation_is_written(evaluated):
 def test_evaluation_has_the_documented_keys(evaluated):
     assert set(evaluated[1]) == {
         "run", "num_images", "accuracy", "accuracy_single_view", "precision_macro", "recall_macro", "f1_macro",
-        "keras_precision", "keras_recall", "per_class", "confusion", "ece", "accuracy_interval_95", "samples",
-        "samples_seed", "mistakes", "class_names",
+        "keras_precision", "keras_recall", "per_class", "confusion", "calibration", "ece", "accuracy_interval_95",
+        "samples", "samples_seed", "mistakes", "class_names",
     }  # fmt: skip
 
 
@@ -79,7 +90,7 @@ def test_samples_without_a_seed_are_random_and_reproducible(evaluated):
 def test_mistakes_are_wrong_and_sorted_by_probability():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     labels = np.array([1, 1, 1, 0])
-    assert most_confident_mistakes(probabilities, labels).tolist() == [0, 3, 2]
+    assert find_mistakes(probabilities, labels).tolist() == [0, 3, 2]
 
 
 def test_other_data_is_refused(evaluated, fashion, use_dataset):
@@ -98,22 +109,60 @@ def test_class_names_of_the_model_are_used(copied_run, small, use_dataset):
 
 
 class References(html.parser.HTMLParser):
-    """Collects what a page links to."""
+    """Collects what a page links to, and the identifiers of its elements."""
 
     def __init__(self):
         super().__init__()
-        self.found = []
+        self.found, self.ids = [], set()
 
     def handle_starttag(self, tag, attributes):
-        self.found += [value for name, value in attributes if name in {"src", "href"}]
-        assert tag != "script"
+        self.found += [value for name, value in attributes if name in {"src", "href", "xlink:href"}]
+        self.ids |= {value for name, value in attributes if name == "id"}
+        assert tag not in {"script", "link", "iframe", "object"}
 
 
-def test_report_needs_no_other_file(evaluated):
-    references = References()
-    references.feed((evaluated[0].folder / "report.html").read_text())
-    assert len(references.found) == 4
-    assert all(reference.startswith("data:image/png;base64,") for reference in references.found)
+def test_report_needs_no_other_file_and_is_small(evaluated):
+    path = evaluated[0].folder / "report.html"
+    page = References()
+    page.feed(path.read_text())
+    images = [reference for reference in page.found if not reference.startswith("#")]
+    assert all(image.startswith("data:image/png;base64,") for image in images)
+    assert len(images) > 4
+    assert {reference.removeprefix("#") for reference in page.found if reference.startswith("#")} <= page.ids
+    assert path.stat().st_size < 2_000_000
+
+
+def test_report_links_each_class_to_its_mistakes(evaluated, small):
+    run, evaluation = evaluated
+    page = (run.folder / "report.html").read_text()
+    confusion = np.array(evaluation["confusion"])
+    for index, row in enumerate(confusion):
+        num_mistakes = row.sum() - row[index]
+        assert (f'href="#class-{index}"' in page) == (num_mistakes > 0)
+        name = html.escape(small.class_names[index])
+        heading = f'<h3 id="class-{index}">{name}: {num_mistakes} of {row.sum()} images wrong'
+        assert (heading in page) == (num_mistakes > 0)
+
+
+def test_heat_map_is_red_where_the_class_is_recognized(small_run, small):
+    classifier = fmnist.Classifier.load(small_run)
+    images, labels = small.test_images[:40], small.test_labels[:40]
+    maps = occlusion_maps(classifier, images, labels)
+    assert maps.shape == (40, 28, 28)
+    covered = images.copy()
+    covered[:, 9:15, 9:15] = 0
+    before, after = (classifier.predict(pixels)[np.arange(40), labels] for pixels in (images, covered))
+    # 9 to 15 is one of the patches: its fall is part of the mean of each of its pixels.
+    assert np.corrcoef(before - after, maps[:, 11, 11])[0, 1] > 0.5
+    assert occlusion_maps(classifier, images[:0], labels[:0]).shape == (0, 28, 28)
+
+
+def test_heat_map_of_an_image_is_zero_where_covering_changes_nothing(small_run):
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[0, 20:] = 200
+    maps = occlusion_maps(fmnist.Classifier.load(small_run), image, np.array([0]))
+    assert not maps[0, :14].any()
+    assert maps[0, 20:].any()
 
 
 def test_report_is_complete(evaluated, small):
@@ -139,10 +188,12 @@ def test_report_is_complete(evaluated, small):
         assert f"<td>{row['label']}</td>{values}<td>20</td>" in page
 
 
-def test_report_without_history_and_mistakes_has_two_figures(evaluated, small):
+def test_report_without_history_and_mistakes_has_neither_section(evaluated, small):
     run, evaluation = evaluated
-    page = render_report(run, run.manifest(), run.environment(), [], {**evaluation, "mistakes": []}, small)
+    page = render(run, {**evaluation, "mistakes": []}, small, history=[])
     assert page.count("<img ") == 2
+    assert not {"<h2>Training", "<h2>Mistakes by class"} & set(page.split(">\n"))
+    assert page.count("<svg ") == 1
 
 
 @pytest.mark.parametrize(

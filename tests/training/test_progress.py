@@ -7,7 +7,7 @@ import IPython.display
 import pytest
 from rich.console import Console
 
-from fmnist import plots
+from fmnist import curves
 from fmnist.training.progress import LiveCurves, ProgressBar
 
 LOGS = {"loss": 0.5, "accuracy": 0.9, "precision": 0.95, "recall": 0.85}
@@ -42,10 +42,10 @@ def test_figure_is_replaced_after_every_epoch(monkeypatch):
 
 
 def test_failed_figure_is_logged(monkeypatch, caplog):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(plots, "training_curves", fail)
+    monkeypatch.setattr(curves, "training_curves", fail)
     with caplog.at_level(logging.WARNING, "fmnist"):
         LiveCurves().on_epoch_end(0, EPOCH_LOGS)
     assert "the curves could not be drawn, training continues: RuntimeError: no fonts" in caplog.text

@@ -17,7 +17,7 @@ from helpers import as_unprivileged_user, interruptible, tree
 from msgspec.structs import replace
 
 import fmnist
-from fmnist import plots
+from fmnist import curves
 from fmnist.cli.learn import explain_interruption, interruption_message
 from fmnist.config import Config
 from fmnist.errors import FmnistError
@@ -412,10 +412,10 @@ def test_full_disk_loses_nothing(cli, interrupted, finished, small_folder, tmp_p
 
 
 def fail_to_draw(monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(plots, "training_curves", fail)
+    monkeypatch.setattr(curves, "training_curves", fail)
 
 
 FIGURE_FAILURES = {

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fmnist.cli.options import AsJson, DataFolder, Debug, find_run, require_backend
-from fmnist.cli.terminal import console_for, print_json, quiet_stderr, stderr_console
+from fmnist.cli.terminal import console_for, print_json, stderr_console
 from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError, one_line, quote
+from fmnist.quiet import quiet_stderr
 
 if TYPE_CHECKING:
     from fmnist.runs.run import Run

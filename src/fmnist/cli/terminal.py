@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from rich.console import Console
@@ -58,22 +56,6 @@ def table(
     for row in rows:
         result.add_row(*row)
     return result
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Suppress stderr: no setting turns TensorFlow's messages at import off."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(devnull, 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(devnull)
 
 
 def show_log() -> None:

@@ -10,8 +10,9 @@ import typer
 from msgspec.structs import replace
 
 from fmnist.cli.options import AsJson, Debug, ModelFolder, find_model, require_backend
-from fmnist.cli.terminal import console_for, print_error, print_json, quiet_stderr, stderr_console
+from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
+from fmnist.quiet import quiet_stderr
 
 MAX_STEM_LENGTH = 60
 """Characters of a photo's name in the name of its steps: file systems allow 255 bytes, and a character has up to 4."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fmnist.data.dataset import Dataset
 from fmnist.documents import write_json
+from fmnist.evaluation.occlusion import occlusion_maps
 from fmnist.evaluation.report import render_report
 from fmnist.files import lock_folder, write_atomic
 from fmnist.inference.classifier import Classifier
@@ -16,6 +17,7 @@ from fmnist.metrics import classification_metrics
 from fmnist.runs.run import Run, open_run
 
 NUM_MISTAKES = 10
+"""Mistakes in the evaluation, and in the report for each class: the most confident."""
 NUM_SAMPLES = 2
 
 
@@ -51,17 +53,24 @@ def _evaluate(run: Run, seed: int) -> dict[str, Any]:
     outputs = classifier.outputs(dataset.test_images)
     probabilities, single_view = outputs["probabilities"], outputs["probabilities_single_view"]
     labels = dataset.test_labels
+    mistakes = find_mistakes(probabilities, labels)
     evaluation = {
         "run": str(run.folder),
         **classification_metrics(probabilities, labels, classifier.class_names),
         "accuracy_single_view": float((single_view.argmax(axis=1) == labels).mean()),
         "samples": _records(draw_samples(len(labels), seed), probabilities, dataset),
         "samples_seed": seed,
-        "mistakes": _records(most_confident_mistakes(probabilities, labels), probabilities, dataset),
+        "mistakes": _records(mistakes[:NUM_MISTAKES], probabilities, dataset),
         "class_names": list(classifier.class_names),
     }
     write_json(run.folder / "evaluation.json", evaluation)
-    report = render_report(run, manifest, environment, history, evaluation, dataset)
+    class_mistakes = {
+        int(label): _records(mistakes[labels[mistakes] == label][:NUM_MISTAKES], probabilities, dataset)
+        for label in np.unique(labels[mistakes])
+    }
+    shown = mistakes[:NUM_MISTAKES]
+    heat_maps = occlusion_maps(classifier, dataset.test_images[shown], probabilities[shown].argmax(axis=1))
+    report = render_report(run, manifest, environment, history, evaluation, class_mistakes, heat_maps, dataset)
     write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
     return evaluation
 
@@ -71,11 +80,11 @@ def draw_samples(num_images: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(num_images, size=min(NUM_SAMPLES, num_images), replace=False)
 
 
-def most_confident_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the indices of the wrong predictions with the highest probability, highest first, at most ten."""
+def find_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the indices of all wrong predictions, those with the highest probability first."""
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
+    return wrong[np.argsort(-confidence[wrong], kind="stable")]
 
 
 def _records(indices: np.ndarray, probabilities: np.ndarray, dataset: Dataset) -> list[dict[str, Any]]:

@@ -1,19 +1,23 @@
 """The report of an evaluated run: one HTML file with everything inside."""
 
 import base64
+import io
 from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
+from PIL import Image
 
-from fmnist import plots
+from fmnist import curves, plots
 from fmnist.config import PRESETS, Config
 from fmnist.data.dataset import Dataset
 from fmnist.errors import quote
 from fmnist.runs.history import History
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import Environment, Manifest
+
+Record = dict[str, Any]
+"""A test image and its prediction: `index`, `true`, `predicted`, `probability`, `probabilities`."""
 
 
 def render_report(
@@ -22,6 +26,8 @@ def render_report(
     environment: Environment,
     history: History,
     evaluation: dict[str, Any],
+    class_mistakes: dict[int, list[Record]],
+    heat_maps: np.ndarray,
     dataset: Dataset,
 ) -> str:
     """Return the report of an evaluated run as HTML that needs no other file and no network.
@@ -32,6 +38,9 @@ def render_report(
         environment: of the run.
         history: of the run; without rows there are no curves.
         evaluation: as `evaluate` returns it.
+        class_mistakes: wrongly classified test images of each true class that has any, as records like
+            `evaluation["mistakes"]`.
+        heat_maps: (n, 28, 28), a map for each of `evaluation["mistakes"]`.
         dataset: the data set that the run was evaluated on.
     """
     templates = jinja2.Environment(
@@ -41,16 +50,26 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["percent"] = lambda fraction, digits=2: f"{100 * fraction:.{digits}f} %"
+    templates.filters["percent"] = lambda fraction, digits=2: f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
     templates.filters["with_commas"] = "{:,}".format
     per_class = [row for row in evaluation["per_class"] if row["num_images"]]
+    samples, mistakes = (_images(evaluation[name], dataset) for name in ("samples", "mistakes"))
     return templates.get_template("report.html").render(
         run=run,
         manifest=manifest,
         environment=environment,
         evaluation=evaluation,
         dataset=dataset,
-        figures={name: _data_url(figure) for name, figure in _draw_figures(history, evaluation, dataset).items()},
+        curves=_draw_curves(history, run.config.first_hard_epoch),
+        reliability=plots.svg(plots.reliability(evaluation["calibration"])),
+        sample_images=[*map(_data_url, samples)],
+        mistake_images=[*map(_data_url, mistakes)],
+        heat_maps=[_data_url(plots.heat_overlay(*pair)) for pair in zip(mistakes, heat_maps, strict=True)],
+        class_mistakes={
+            index: [*zip(records, map(_data_url, _images(records, dataset)), strict=True)]
+            for index, records in class_mistakes.items()
+        },
+        max_class_mistakes=max(map(len, class_mistakes.values()), default=0),
         hardest=min(per_class, key=lambda row: row["f1"]),
         confusions=most_frequent_confusions(evaluation["confusion"], dataset.class_names),
         train_command=train_command(run.config),
@@ -58,29 +77,22 @@ def render_report(
     )
 
 
-def _draw_figures(history: History, evaluation: dict[str, Any], dataset: Dataset) -> dict[str, Figure]:
-    """Draw the figures of the report by name. Without history no curves, and no mistakes if there are none."""
-    samples, mistakes = evaluation["samples"], evaluation["mistakes"]
-    figures = {
-        "samples": plots.samples(_images(samples, dataset), samples, dataset.class_names),
-        "confusion": plots.confusion(evaluation["confusion"], dataset.class_names),
-    }
-    if history:
-        figures["curves"] = plots.training_curves(history)
-    if mistakes:
-        captions = [
-            f"{record['predicted']}, {100 * record['probability']:.0f} %\ntrue: {record['true']}" for record in mistakes
-        ]
-        figures["mistakes"] = plots.gallery(_images(mistakes, dataset), captions)
-    return figures
+def _draw_curves(history: History, first_hard_epoch: int | None) -> dict[str, str]:
+    """Draw the training curves as SVG by name. Returns none without history."""
+    if not history:
+        return {}
+    return {name: plots.svg(curves.training_curve(history, name, first_hard_epoch)) for name in curves.CURVES}
 
 
-def _images(records: list[dict[str, Any]], dataset: Dataset) -> np.ndarray:
+def _images(records: list[Record], dataset: Dataset) -> np.ndarray:
     return dataset.test_images[[record["index"] for record in records]]
 
 
-def _data_url(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(plots.png(figure)).decode()
+def _data_url(pixels: np.ndarray) -> str:
+    """Return an image, (28, 28) or (28, 28, 3) uint8, as the address of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def most_frequent_confusions(

@@ -13,7 +13,7 @@ from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fmnist import plots
+from fmnist import curves, plots
 from fmnist.config import MAX_EPOCHS, Config
 from fmnist.documents import FORMAT_VERSION, Document, parse_document
 from fmnist.errors import FmnistError, one_line
@@ -219,6 +219,6 @@ def write_run_files(run: Run, checkpoint: Checkpoint) -> None:
     write_atomic(run.weights_path, save(checkpoint.weights))
     write_history(run.history_path, checkpoint.history)
     try:
-        plots.save(plots.training_curves(checkpoint.history), run.folder / "curves.png")
+        plots.save(curves.training_curves(checkpoint.history, run.config.first_hard_epoch), run.folder / "curves.png")
     except Exception as error:
         log.warning("curves.png could not be drawn, training continues: %s", one_line(error))

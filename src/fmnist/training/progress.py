@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from fmnist import plots
+from fmnist import curves, plots
+from fmnist.config import Config
 from fmnist.errors import one_line
 from fmnist.runs.history import History, history_row
 
@@ -21,8 +22,14 @@ SHOWN_METRICS = ("loss", "accuracy", "precision", "recall")
 class LiveCurves(keras.callbacks.Callback):
     """Redraw the training curves in the output of a notebook's cell after every epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config | None = None) -> None:
+        """Create the callback.
+
+        Args:
+            config: of the run, if `fmnist.train` trains it: then epochs on hard examples are marked.
+        """
         super().__init__()
+        self.first_hard_epoch = config.first_hard_epoch if config else None
         self.history: History = []
         self.display_handle: Any = None
 
@@ -41,7 +48,7 @@ class LiveCurves(keras.callbacks.Callback):
     def _draw(self) -> None:
         from IPython.display import Image, display
 
-        picture = Image(plots.png(plots.training_curves(self.history)), format="png")
+        picture = Image(plots.png(curves.training_curves(self.history, self.first_hard_epoch)), format="png")
         if self.display_handle is None:
             self.display_handle = display(picture, display_id=True)
         else:
