@@ -1,5 +1,6 @@
 """The command line: `fmnist` and its commands."""
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -67,6 +68,9 @@ def fmnist(
 
 def main() -> None:
     """Run the command line. Every error but a usage error is one line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none in a program without a console
+            stream.reconfigure(errors="backslashreplace")  # a file name can have characters that the console has not
     show_log()
     try:
         app()
