@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fmnist.models.registration import register_with_keras
+
 if TYPE_CHECKING:
     from fmnist.config import Config
     from fmnist.data.dataset import load
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from fmnist.runs.run import Run, open_run
     from fmnist.training.progress import LiveCurves
     from fmnist.training.train import resume, train
+
+register_with_keras()
 
 _MODULES = {
     "Classifier": "fmnist.inference.classifier",
