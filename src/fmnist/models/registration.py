@@ -41,7 +41,7 @@ class RegisterAfterImport(MetaPathFinder):
 
 def register_with_keras() -> None:
     """Register the classes now if Keras is imported already, otherwise as soon as it is."""
-    if "keras" in sys.modules:
+    if sys.modules.get("keras"):
         register_classes()
     elif not any(isinstance(finder, RegisterAfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisterAfterImport())
