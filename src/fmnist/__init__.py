@@ -72,7 +72,10 @@ def __getattr__(name: str) -> Any:
             raise
         from fmnist.errors import INSTALL_TRAINING
 
-        raise ImportError(f"fmnist.{name} needs the package {error.name}; {INSTALL_TRAINING} installs it") from error
+        hint = f"{INSTALL_TRAINING} installs it"
+        if error.name in {"torch", "jax", "openvino"}:  # only Keras imports these
+            hint = "Keras is told to use it by KERAS_BACKEND or keras.json: set KERAS_BACKEND=tensorflow, or install it"
+        raise ImportError(f"fmnist.{name} needs the package {error.name}; {hint}") from error
     globals()[name] = value
     return value
 

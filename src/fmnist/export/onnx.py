@@ -26,7 +26,7 @@ from fmnist.files import (
     write_atomic,
 )
 from fmnist.inference.classifier import Classifier
-from fmnist.models.networks import build_network
+from fmnist.models.networks import build_network, keras_defaults
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
 from fmnist.runs.run import Run, remove_exports
@@ -93,6 +93,7 @@ def read_trained(run: Run, dataset: Dataset) -> TrainedNetwork:
     return TrainedNetwork(read_weights(run), run.history(), environment.precision)
 
 
+@keras_defaults()
 def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset, split: Split) -> Manifest:
     """Calibrate a trained network, write its ONNX graph and then, last of all, the manifest.
 

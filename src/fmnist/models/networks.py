@@ -172,21 +172,28 @@ def build_network(config: Config, num_classes: int, precision: str) -> keras.Seq
     Returns:
         The network, built but not compiled. A whitening layer is random until `fit_whitening`.
     """
-    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+    with keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
         return NETWORKS[config.network](num_classes, random.Random(config.seed))
 
 
 @contextmanager
-def _keras_defaults(dtype_policy: str) -> Iterator[None]:
-    """Set the dtype policy, and channels last in spite of the user's Keras settings."""
-    before = keras.config.dtype_policy(), keras.config.image_data_format()
-    keras.config.set_dtype_policy(dtype_policy)
+def keras_defaults(dtype_policy: str | None = None) -> Iterator[None]:
+    """Use float32 and channels last, whatever the user's Keras settings (`keras.json`) are. Also a decorator.
+
+    Args:
+        dtype_policy: of layers that are created meanwhile; None keeps the current one.
+    """
+    before = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+    if dtype_policy:
+        keras.config.set_dtype_policy(dtype_policy)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[0])
         keras.config.set_image_data_format(before[1])
+        keras.config.set_dtype_policy(before[2])
 
 
 def fit_whitening(network: keras.Sequential, images: np.ndarray) -> None:
