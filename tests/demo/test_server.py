@@ -177,6 +177,18 @@ def test_samples_are_of_the_data_of_the_run_and_never_downloaded(fashion, small_
         assert send(port, path="/v1/samples")[2] == b"[]"
 
 
+def test_requests_on_a_kept_connection_are_answered_at_once(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    seconds = []
+    for _ in range(30):
+        started = time.monotonic()
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+        seconds.append(time.monotonic() - started)
+    connection.close()
+    assert np.median(seconds) < 0.02
+
+
 def bomb():
     """Build a decompression bomb: a PNG of fewer than 100 bytes whose header declares 50,000 x 50,000 pixels."""
     content = bytearray(encode(Image.new("L", (1, 1))))
