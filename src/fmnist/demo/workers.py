@@ -1,0 +1,136 @@
+"""Classify pictures in threads: large ones one at a time, so that neither time nor memory runs out for the others."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from fmnist.demo.api_schema import Limits, unavailable
+
+Result = TypeVar("Result")
+
+HEADER_BYTES = 128_000
+"""Of a picture, to find its size; more than a camera's metadata."""
+SMALL_PIXELS = 4_000_000
+"""Of a picture that is decoded beside others. It takes at most 100 MB."""
+SMALL_SCANS = 20
+"""Of a JPEG that is decoded beside others: twice as many as progressive JPEGs usually have."""
+JPEG_EDGE = 640
+"""A JPEG can be decoded at a fraction of its size that is at least this wide and high."""
+START_OF_SCAN = b"\xff\xda"
+
+
+def is_large(content: bytes) -> bool:
+    """Tell by its header whether decoding a picture may take much time or memory.
+
+    Returns:
+        False for a JPEG, PNG or WebP of at most `SMALL_PIXELS`, as they are decoded. True for everything else, also
+        for what is no picture.
+    """
+    # A WebP can be opened only as a whole. For the other formats, a part bounds the time for a hostile header.
+    header = content if content.startswith(b"RIFF") else content[:HEADER_BYTES]
+    try:
+        with Image.open(io.BytesIO(header), formats=("JPEG", "PNG", "WEBP")) as picture:
+            if picture.format == "JPEG":
+                # Several scans are decoded into one buffer of all pixels, a single one directly at a fraction.
+                num_scans = content.count(START_OF_SCAN, picture.fp.tell()) + 1  # type: ignore[union-attr]
+                if num_scans > SMALL_SCANS:
+                    return True
+                if num_scans == 1:
+                    picture.draft(None, (JPEG_EDGE, JPEG_EDGE))
+            return picture.width * picture.height > SMALL_PIXELS
+    except Exception:
+        return True
+
+
+class Room:
+    """Places for a number of pictures with a number of bytes. Threads can use it at the same time."""
+
+    def __init__(self, max_pictures: int, max_bytes: int):
+        self._places, self._bytes, self._lock = max_pictures, max_bytes, Lock()
+
+    def take(self, content: bytes) -> None:
+        """Take a place.
+
+        Raises:
+            RequestError: if there is none.
+        """
+        with self._lock:
+            if self._places < 1 or self._bytes < len(content):
+                raise unavailable("busy with other pictures; try again", retry_after=1)
+            self._places -= 1
+            self._bytes -= len(content)
+
+    def leave(self, content: bytes) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._places += 1
+            self._bytes += len(content)
+
+
+class Workers:
+    """Threads for small pictures, and one for large pictures."""
+
+    def __init__(self, limits: Limits):
+        self._small = ThreadPoolExecutor(limits.threads, "small")
+        self._large = ThreadPoolExecutor(1, "large")
+        self._room = Room(limits.max_pictures, limits.max_waiting_bytes)
+        self._room_for_large = Room(limits.max_large_pictures, limits.max_waiting_bytes)
+
+    async def run(self, function: Callable[[bytes], Result], content: bytes) -> Result:
+        """Call a function with the content of a picture in one of the threads.
+
+        A running thread cannot be stopped: the picture's place is free when it is done, not when the client has left.
+
+        Raises:
+            RequestError: if too many pictures are waiting.
+        """
+        if await _submit(self._small, self._room, is_large, content):
+            return await _submit(self._large, self._room_for_large, function, content)
+        return await _submit(self._small, self._room, function, content)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, room: Room, function: Callable[[bytes], Result], content: bytes
+) -> Awaitable[Result]:
+    """Call a function in a thread of a pool. A canceled call that waits for a thread is dropped."""
+    room.take(content)
+
+    def leave(_: Future[Result]) -> None:
+        room.leave(content)
+
+    work = pool.submit(function, content)
+    work.add_done_callback(leave)
+    return asyncio.wrap_future(work)
+
+
+async def run_unless(
+    work: Coroutine[Any, Any, Result], *ends: tuple[Coroutine[Any, Any, Any], Exception], seconds: float | None = None
+) -> Result:
+    """Run a coroutine unless something else happens first, which cancels it.
+
+    Args:
+        work: the coroutine.
+        ends: pairs of a coroutine that returns when the work has to end, and the exception to raise then.
+        seconds: time limit for the work.
+
+    Returns:
+        The result of the work.
+
+    Raises:
+        TimeoutError: if the work takes longer than `seconds`.
+    """
+    task = asyncio.ensure_future(work)
+    errors = {asyncio.ensure_future(end): error for end, error in ends}
+    try:
+        done, _ = await asyncio.wait({task, *errors}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task in done:
+            return task.result()
+        raise next((error for end, error in errors.items() if end in done), TimeoutError())
+    finally:
+        for waiting in (task, *errors):
+            waiting.cancel()
