@@ -88,7 +88,7 @@ def create_app(
 
     @app.post("/v1/classify", responses=CLASSIFY_RESPONSES, openapi_extra=PICTURE_BODY)
     async def classify(request: Request, steps: bool = False) -> JSONResponse:
-        """Classify a picture: JPEG, PNG or WebP, raw in the body, at most 10 MB and 24 megapixels."""
+        """Classify a picture, whose file is the body: JPEG, PNG, WebP and others, of at most 10 MB."""
 
         def to_json(content: bytes) -> dict[str, Any]:
             return classifier.classify(content, name="the request body").to_json(include_steps=steps)
