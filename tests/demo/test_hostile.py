@@ -7,10 +7,13 @@ import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,6 +260,20 @@ def test_connection_with_an_ambiguous_end_of_the_request_is_closed(port, case):
     assert b"connection: close" in response.lower()
 
 
+def test_broken_body_of_a_request_without_a_response_body_is_refused(port, caplog):
+    head = b"HEAD / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(port) as connection:
+        connection.sendall(head + b"nonsense\r\n")
+        response = receive_all(connection)
+    assert re.fullmatch(rb"HTTP/1.1 400 .*\r\n\r\n", response, re.DOTALL)
+    with connect(port) as connection:
+        connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 405 ")
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert receive_all(connection).endswith(b"}")
+    assert "error" not in caplog.text
+
+
 def test_nonsense_after_a_request_in_hand_is_silent(port, caplog, capfd):
     for content in (b"nonsense\r\n\r\n", b"\x00" * 100_000):
         with connect(port) as connection:
@@ -349,6 +366,18 @@ def test_large_pictures_do_not_delay_small_ones():
         assert classify(port, PICTURE)[0] == 200
         slow.release.set()
         assert [response.result()[0] for response in large_ones] == [200] * 4
+
+
+def test_sixteen_pictures_of_24_megapixels_in_16_bits_need_less_than_600_mb(tmp_path):
+    pixels = np.repeat(np.arange(6_000, dtype=np.uint16)[np.newaxis], 4_000, axis=0)
+    content = encode(Image.fromarray(pixels), compress_level=1)
+    with demo(tmp_path) as (process, document), ThreadPoolExecutor(16) as clients:
+        port = int(document["url"].rpartition(":")[2])
+        statuses = [response[0] for response in clients.map(lambda _: classify(port, content), range(16))]
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 4
+    assert int(peak) < 600_000
 
 
 def test_waiting_bytes_are_limited():
@@ -464,3 +493,15 @@ def test_unusable_address_is_one_line(cli, host, tmp_path, monkeypatch):
     assert (code, out) == (1, "")
     assert host in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_client_among_hostile_ones_is_answered_for_a_minute(small_run, tmp_path):
+    benchmark = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+    arguments = ("--hostile", "--seconds", "60", "--run", small_run.folder, "--out", tmp_path / "result.json")
+    command = [str(word) for word in (sys.executable, benchmark, *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["failed"] == []
+    assert result["requests"] > 60

@@ -91,8 +91,7 @@ def demo(
         )
         print_json(as_json, {"url": url, "model": classifier.name})
         sys.stdout.flush()
-        if not debug:
-            server.silence_libraries()
+        server.prepare_process(debug)
         # The server catches these signals, ends, and raises them again. A thread cannot be stopped, and Python would
         # wait for it. There is nothing to save.
         for number in (signal.SIGINT, signal.SIGTERM):

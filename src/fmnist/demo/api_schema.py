@@ -39,9 +39,9 @@ class Limits:
     """Time for a picture to arrive before the minimum rate counts."""
     receive_bytes_per_second: float = 100_000
     """Minimum rate at which a picture arrives."""
-    max_arriving_bytes: int = 50_000_000
+    max_arriving_bytes: int = 30_000_000
     """Size of all pictures together that are arriving. Beyond it, the oldest are given up."""
-    max_waiting_bytes: int = 50_000_000
+    max_waiting_bytes: int = 20_000_000
     """Size of all pictures together that are waiting or being classified; for small and for large pictures."""
     max_pictures: int = 16
     """Pictures that are waiting or being classified."""

@@ -16,7 +16,7 @@ class Arrival:
     timer: asyncio.Timeout
     num_bytes: int = 0
     is_given_up: bool = False
-    """Whether it has to make room for others."""
+    """Whether it has to end, because the bodies together are too large."""
 
     def give_up(self) -> None:
         """End the wait for the rest of it."""
@@ -36,7 +36,7 @@ class Bodies:
         """Read a body, counting the bytes as they arrive: Content-Length may be missing or wrong.
 
         Raises:
-            RequestError: if the body is too large or too slow, or has to make room for others.
+            RequestError: if the body is too large or too slow, or the bodies together are too large.
         """
         limits, content, began = self._limits, bytearray(), asyncio.get_running_loop().time()
         try:
@@ -51,20 +51,23 @@ class Bodies:
                         seconds = limits.receive_grace_seconds + len(content) / limits.receive_bytes_per_second
                         timer.reschedule(began + min(limits.receive_seconds, seconds))
                         arrival.num_bytes = len(content)
-                        self._make_room()
+                        self._give_up_oldest()
                         if arrival.is_given_up:
                             raise TimeoutError
+                except BaseException:
+                    content = bytearray()  # the exception refers to this frame, perhaps for long
+                    raise
                 finally:
                     del self._arrivals[arrival]
         except TimeoutError as error:
             if arrival.is_given_up:
                 raise unavailable("busy with other pictures; try again", retry_after=1, close=True) from error
             seconds = asyncio.get_running_loop().time() - began
-            message = f"only {len(content):,} bytes of the picture arrived within {seconds:.1f} s"
+            message = f"only {arrival.num_bytes:,} bytes of the picture arrived within {seconds:.1f} s"
             raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message, {"Connection": "close"}) from error
         return bytes(content)
 
-    def _make_room(self) -> None:
+    def _give_up_oldest(self) -> None:
         """Give up the oldest until the rest fit into the memory for arriving bodies.
 
         The oldest are those of slow clients: with a fast one, a body arrives within a moment.

@@ -97,7 +97,8 @@ class Protocol(H11Protocol):
                 "Connection": "close",
             }
             response = h11.Response(status_code=status, headers=list(headers.items()), reason=status.phrase.encode())
-            for event in (response, h11.Data(data=content), h11.EndOfMessage()):
+            has_body = self.conn.our_state is h11.IDLE or self.scope["method"] != "HEAD"
+            for event in (response, h11.Data(data=content if has_body else b""), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         # Closing at once, with input unread, would reset the connection, and the client might lose the response.
         if self.transport.can_write_eof() and not self.transport.is_closing():

@@ -5,7 +5,10 @@ sizes and latencies are logged.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import dataclasses
+import gc
 import logging
 import os
 import socket
@@ -47,6 +50,8 @@ from fmnist.runs.run import Run
 from fmnist.runs.schemas import Manifest
 
 ADDRESS = "127.0.0.1"
+M_MMAP_THRESHOLD = -3
+"""glibc's number of the option of `mallopt` from which size blocks are returned to the system when they are freed."""
 SHUTDOWN_SECONDS = 2
 """Time for clients to receive the last responses after Ctrl-C."""
 
@@ -213,11 +218,21 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def silence_libraries() -> None:
-    """Hide warnings and log messages of libraries: they name files of this machine, and may quote a request."""
-    warnings.simplefilter("ignore")
-    for name in ("PIL", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+def prepare_process(debug: bool) -> None:
+    """Prepare this process for serving: bound its memory, and keep what libraries report off stderr.
+
+    Args:
+        debug: show what libraries report.
+    """
+    # Searches for unreachable objects need not look at what stays until the end.
+    gc.freeze()
+    # glibc keeps freed memory, the more the larger the blocks were. With a fixed limit it returns all large blocks.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**18)
+    if not debug:  # warnings name files of this machine, and may quote a request
+        warnings.simplefilter("ignore")
+        for name in ("PIL", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def make_server(app: FastAPI, debug: bool = False) -> Server:

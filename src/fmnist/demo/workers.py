@@ -1,6 +1,7 @@
 """Classify pictures in threads: large ones one at a time, so that neither time nor memory runs out for the others."""
 
 import asyncio
+import gc
 import io
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +16,8 @@ Result = TypeVar("Result")
 
 HEADER_BYTES = 128_000
 """Of a picture, to find its size; more than a camera's metadata."""
-SMALL_PIXELS = 4_000_000
-"""Of a picture that is decoded beside others. It takes at most 100 MB."""
+SMALL_PIXELS = 2_500_000
+"""Of a picture that is decoded beside others. It takes at most 60 MB meanwhile, one of 24 megapixels up to 400 MB."""
 SMALL_SCANS = 20
 """Of a JPEG that is decoded beside others: twice as many as progressive JPEGs usually have."""
 JPEG_EDGE = 640
@@ -47,7 +48,7 @@ def is_large(content: bytes) -> bool:
         return True
 
 
-class Room:
+class Capacity:
     """Places for a number of pictures with a number of bytes. Threads can use it at the same time."""
 
     def __init__(self, max_pictures: int, max_bytes: int):
@@ -78,8 +79,8 @@ class Workers:
     def __init__(self, limits: Limits):
         self._small = ThreadPoolExecutor(limits.threads, "small")
         self._large = ThreadPoolExecutor(1, "large")
-        self._room = Room(limits.max_pictures, limits.max_waiting_bytes)
-        self._room_for_large = Room(limits.max_large_pictures, limits.max_waiting_bytes)
+        self._small_capacity = Capacity(limits.max_pictures, limits.max_waiting_bytes)
+        self._large_capacity = Capacity(limits.max_large_pictures, limits.max_waiting_bytes)
 
     async def run(self, function: Callable[[bytes], Result], content: bytes) -> Result:
         """Call a function with the content of a picture in one of the threads.
@@ -89,19 +90,33 @@ class Workers:
         Raises:
             RequestError: if too many pictures are waiting.
         """
-        if await _submit(self._small, self._room, is_large, content):
-            return await _submit(self._large, self._room_for_large, function, content)
-        return await _submit(self._small, self._room, function, content)
+        if await _submit(self._small, self._small_capacity, is_large, content):
+            return await _submit(self._large, self._large_capacity, _after_collection(function), content)
+        return await _submit(self._small, self._small_capacity, function, content)
+
+
+def _after_collection(function: Callable[[bytes], Result]) -> Callable[[bytes], Result]:
+    """Return the function, to be called after Python has freed what is left of the large picture before.
+
+    The errors of decoders refer to themselves, and with them to the picture. Python looks for such cycles by the number
+    of objects, and not by their size.
+    """
+
+    def call(content: bytes) -> Result:
+        gc.collect()
+        return function(content)
+
+    return call
 
 
 def _submit(
-    pool: ThreadPoolExecutor, room: Room, function: Callable[[bytes], Result], content: bytes
+    pool: ThreadPoolExecutor, capacity: Capacity, function: Callable[[bytes], Result], content: bytes
 ) -> Awaitable[Result]:
     """Call a function in a thread of a pool. A canceled call that waits for a thread is dropped."""
-    room.take(content)
+    capacity.take(content)
 
     def leave(_: Future[Result]) -> None:
-        room.leave(content)
+        capacity.leave(content)
 
     work = pool.submit(function, content)
     work.add_done_callback(leave)
@@ -126,6 +141,7 @@ async def run_unless(
     """
     task = asyncio.ensure_future(work)
     errors = {asyncio.ensure_future(end): error for end, error in ends}
+    done: set[asyncio.Future[Any]] = set()
     try:
         done, _ = await asyncio.wait({task, *errors}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task in done:
@@ -134,3 +150,6 @@ async def run_unless(
     finally:
         for waiting in (task, *errors):
             waiting.cancel()
+        # An exception refers to this frame. If the frame referred to the exception, pictures would stay in memory until
+        # Python looks for cycles.
+        del task, errors, waiting, done, work, ends
