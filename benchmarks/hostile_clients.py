@@ -84,6 +84,11 @@ def colors() -> bytes:
     return encode(Image.new("RGBA", (6_000, 4_000), (30, 40, 90, 200)), "PNG", compress_level=1)
 
 
+def webp(width: int, height: int) -> bytes:
+    """Build a WebP with transparency, whose decoder needs more memory than that of a PNG."""
+    return encode(Image.new("RGBA", (width, height), (30, 40, 90, 200)), "WEBP", lossless=True, method=0)
+
+
 class Hostile:
     """Hostile clients of one server."""
 
@@ -171,6 +176,7 @@ def main() -> None:
         "JPEG of many markers": [many_markers()],
         "PNG of many chunks": [many_chunks()],
         "PNG of 24 megapixels": [bits16(), colors()],
+        "WebP of 12 and 24 megapixels": [webp(4_000, 3_000), webp(6_000, 4_000)],
         "no picture": [b"hello", b"\xff\xd8\xff\xe0" + bytes(5_000_000), bytes(9_000_000)],
     }
     requests = {name: [request(content) for content in contents] for name, contents in pictures.items()}

@@ -330,6 +330,15 @@ def test_pictures_that_need_much_time_or_memory_are_known_by_their_header(kind):
     assert workers.is_large(content) == is_large
 
 
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF"])
+def test_formats_whose_decoders_need_much_memory_have_fewer_pixels(port, file_format, monkeypatch):
+    monkeypatch.setitem(workers.MAX_PIXELS, file_format, 48_000)
+    assert not workers.is_large(encode(drawing(200, 240), file_format, quality=50))
+    status, _, document = classify(port, encode(drawing(200, 241), file_format, quality=50))
+    assert status == 413
+    assert f"megapixels as {file_format}; make it smaller or save it as JPEG" in document["error"]
+
+
 class RecordingClassifier(FakeClassifier):
     """A classifier that counts the pictures that it classifies at the same time."""
 

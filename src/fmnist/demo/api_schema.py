@@ -101,7 +101,7 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"schema": {"$ref": REFERENCE.format(name="Prediction")}}}},
     400: {"model": Failure, "description": "The body is not a usable picture."},
     408: {"model": Failure, "description": "The picture took too long to arrive."},
-    413: {"model": Failure, "description": "The picture has too many bytes."},
+    413: {"model": Failure, "description": "The picture has too many bytes or pixels."},
     415: {"model": Failure, "description": "The Content-Type is not that of an image."},
     422: {"model": Failure, "description": "A query parameter is invalid."},
     503: {

@@ -5,21 +5,26 @@ import gc
 import io
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from http import HTTPStatus
 from threading import Lock
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from fmnist.demo.api_schema import Limits, unavailable
+from fmnist.demo.api_schema import Limits, RequestError, unavailable
 
 Result = TypeVar("Result")
 
-HEADER_BYTES = 128_000
-"""Of a picture, to find its size; more than a camera's metadata."""
 SMALL_PIXELS = 2_500_000
 """Of a picture that is decoded beside others. It takes at most 60 MB meanwhile, one of 24 megapixels up to 400 MB."""
 SMALL_SCANS = 20
 """Of a JPEG that is decoded beside others: twice as many as progressive JPEGs usually have."""
+MAX_PIXELS = {"WEBP": 12_000_000, "AVIF": 12_000_000}
+"""Of a picture in a format whose decoder needs twice as much memory as others."""
+PARTLY_READ = (b"\xff\xd8", b"\x89P")
+"""First bytes of JPEG and PNG, which can be opened without their end."""
+HEADER_BYTES = 128_000
+"""Of a picture in these formats, to find its size; more than a camera's metadata."""
 JPEG_EDGE = 640
 """A JPEG can be decoded at a fraction of its size that is at least this wide and high."""
 START_OF_SCAN = b"\xff\xda"
@@ -29,13 +34,15 @@ def is_large(content: bytes) -> bool:
     """Tell by its header whether decoding a picture may take much time or memory.
 
     Returns:
-        False for a JPEG, PNG or WebP of at most `SMALL_PIXELS`, as they are decoded. True for everything else, also
-        for what is no picture.
+        False for a JPEG, PNG, WebP or AVIF of at most `SMALL_PIXELS`, as they are decoded. True for everything else,
+        also for what is no picture.
+
+    Raises:
+        RequestError: if the picture has more pixels than `MAX_PIXELS` allows.
     """
-    # A WebP can be opened only as a whole. For the other formats, a part bounds the time for a hostile header.
-    header = content if content.startswith(b"RIFF") else content[:HEADER_BYTES]
+    header = content[:HEADER_BYTES] if content[:2] in PARTLY_READ else content
     try:
-        with Image.open(io.BytesIO(header), formats=("JPEG", "PNG", "WEBP")) as picture:
+        with Image.open(io.BytesIO(header), formats=("JPEG", "PNG", "WEBP", "AVIF")) as picture:
             if picture.format == "JPEG":
                 # Several scans are decoded into one buffer of all pixels, a single one directly at a fraction.
                 num_scans = content.count(START_OF_SCAN, picture.fp.tell()) + 1  # type: ignore[union-attr]
@@ -43,9 +50,16 @@ def is_large(content: bytes) -> bool:
                     return True
                 if num_scans == 1:
                     picture.draft(None, (JPEG_EDGE, JPEG_EDGE))
-            return picture.width * picture.height > SMALL_PIXELS
+            file_format, num_pixels = picture.format or "", picture.width * picture.height
     except Exception:
         return True
+    if num_pixels > MAX_PIXELS.get(file_format, num_pixels):
+        megapixels = MAX_PIXELS[file_format] // 10**6
+        message = (
+            f"the picture has more than {megapixels} megapixels as {file_format}; make it smaller or save it as JPEG"
+        )
+        raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+    return num_pixels > SMALL_PIXELS
 
 
 class Capacity:
