@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 CHUNKED = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n"
 HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+PAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PAUSE = 0.05
 """Seconds between the requests of a client. Without pauses, the clients would take the processors from the server."""
 DRIP_SECONDS = 0.5
@@ -188,6 +189,7 @@ def main() -> None:
         (hostile.repeat, ("PNG of 24 megapixels with 16 bits", requests["PNG of 24 megapixels"][:1]), 14),
         (hostile.repeat, ("broken HTTP", BROKEN), 2),
         (hostile.disconnect, ("disconnects", [small, requests["PNG of 24 megapixels"][0]]), 2),
+        (hostile.drip, ("unread responses", 20, 500 * PAGE, PAGE), 1),
         (hostile.drip, ("slow heads", 100, b"GET / HTTP/1.1\r\nX: ", b"x"), 1),
         (hostile.drip, ("slow bodies", 200, head + b"x", b"x" * 1_000), 1),
         (hostile.drip, ("stalled bodies", 10, head + bytes(4_900_000), b"x"), 1),

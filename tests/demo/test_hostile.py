@@ -81,7 +81,9 @@ def drip(connection, content, seconds):
             time.sleep(seconds)
 
 
-SLOW = Limits(head_seconds=0.4, receive_seconds=1, receive_grace_seconds=0.3, receive_bytes_per_second=1_000)
+SLOW = Limits(
+    head_seconds=0.4, send_seconds=0.4, receive_seconds=1, receive_grace_seconds=0.3, receive_bytes_per_second=1_000
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,27 @@ def test_body_that_never_ends_after_its_response_ends(slow_port):
         drip(connection, b"x" * 1_000, 0.02)
         receive_all(connection)
         assert time.monotonic() - began < 10
+
+
+def test_client_that_reads_no_responses_is_disconnected(slow_port):
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(slow_port) as connection:
+        connection.settimeout(5)
+        with pytest.raises(ConnectionError):  # and no TimeoutError
+            connection.sendall(1_000_000 * request)
+    with connect(slow_port) as connection:
+        connection.sendall(300 * request)
+        time.sleep(1.5)
+        assert receive_all(connection).count(b"200 OK") < 300
+
+
+def test_clients_that_read_no_responses_do_not_keep_others_out():
+    with serving(FakeClassifier(), limits=Limits(max_connections=3)) as port, contextlib.ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(connect(port))
+            connection.sendall(1_000 * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(0.1)
+            assert send(port)[0] == 200
 
 
 BODY_RATES = {

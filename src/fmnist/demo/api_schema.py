@@ -33,6 +33,8 @@ class Limits:
     """Open at once. Systems allow a process 256 or more files."""
     head_seconds: float = 5
     """Time for the head of a request to arrive, from the start of the connection or the end of the last response."""
+    send_seconds: float = 15
+    """Time for a client to read a response."""
     receive_seconds: float = 15
     """Time for a picture to arrive."""
     receive_grace_seconds: float = 3

@@ -30,6 +30,7 @@ class Protocol(H11Protocol):
         self._error_headers: dict[str, str] = state.security_headers
         self._waiting_since = 0.0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,8 +43,9 @@ class Protocol(H11Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether no request has arrived that is still to be answered."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        """Whether the client has to send the rest of a request or to read a response."""
+        is_complete = self.cycle is not None and not self.cycle.more_body
+        return not is_complete or self.cycle.response_complete or self.flow.write_paused
 
     def data_received(self, data: bytes) -> None:
         """Receive a part of a request."""
@@ -51,15 +53,26 @@ class Protocol(H11Protocol):
             super().data_received(data)
 
     def on_response_complete(self) -> None:
-        """Prepare for the next request."""
+        """Prepare for the next request, or for the client to read the last response."""
         super().on_response_complete()
-        if not self.transport.is_closing():
-            self._wait_for_head()
+        self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read. Otherwise requests whose responses are not read would never end."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self._limits.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, as the client has read."""
+        super().resume_writing()
+        if self._send_timer:
+            self._send_timer.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
-        if self._head_timer:
-            self._head_timer.cancel()
+        for timer in (self._head_timer, self._send_timer):
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -72,7 +85,9 @@ class Protocol(H11Protocol):
         if self._head_timer:
             self._head_timer.cancel()
         self._waiting_since = self.loop.time()
-        self._head_timer = self.loop.call_later(self._limits.head_seconds, self._end_wait)
+        is_sending = self.transport.get_write_buffer_size() > 0
+        seconds = self._limits.send_seconds if is_sending else self._limits.head_seconds
+        self._head_timer = self.loop.call_later(seconds, self._end_wait)
 
     def _end_wait(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

@@ -193,15 +193,15 @@ def listen(port: int, host: str = ADDRESS) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address, family=family)
         # Accepted connections inherit it. Without it, each response on a kept connection waits 40 ms for the client's
         # acknowledgment of the response before: asyncio sets it only on sockets that it opened itself.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         return listener
     except (socket.gaierror, UnicodeError) as error:
         raise FmnistError(
-            f"{host} is no address of this machine; expected --host {ADDRESS} for this machine only, or --host 0.0.0.0 "
-            "for all machines in the network"
+            f"{host!r} is no address of this machine; expected --host {ADDRESS} for this machine only, or "
+            "--host 0.0.0.0 for all machines in the network"
         ) from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
