@@ -174,6 +174,15 @@ def test_slow_bodies_do_not_keep_a_normal_client_out():
             assert classify(port, PICTURE)[0] == 200
 
 
+def test_flood_of_connections_does_not_keep_a_normal_client_out(caplog):
+    with serving(FakeClassifier()) as port, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            for _ in range(200):
+                stack.enter_context(connect(port))
+            assert classify(port, PICTURE)[0] == 200
+    assert caplog.text == ""
+
+
 def test_too_many_connections_close_the_one_that_waits_longest():
     with serving(FakeClassifier(), limits=Limits(max_connections=3)) as port, contextlib.ExitStack() as stack:
         oldest, *others = [stack.enter_context(send_part(port)) for _ in range(3)]

@@ -29,8 +29,8 @@ class Limits:
 
     max_bytes: int = 10_000_000
     """Size of a picture, counted as it arrives."""
-    max_connections: int = 200
-    """Open at once. Systems allow a process 256 or more files."""
+    max_connections: int = 150
+    """Open at once. Systems allow a process 256 open files or more."""
     head_seconds: float = 5
     """Time for the head of a request to arrive, from the start of the connection or the end of the last response."""
     send_seconds: float = 15

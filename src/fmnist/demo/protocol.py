@@ -11,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+MAX_QUEUE = 1_024
+"""Connections that wait to be accepted; a client whose connection does not fit tries again after a second or more."""
 CLOSING_SECONDS = 1
 """Time for a client to read an error response before its connection is closed."""
 
@@ -123,6 +125,12 @@ class Protocol(H11Protocol):
 
 class Server(uvicorn.Server):
     """A server that answers the requests in hand as soon as it is to stop."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Start, with a long queue of connections to accept: `backlog` is how many are accepted in one go."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(MAX_QUEUE)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Stop: no more connections, then answers to all requests in hand."""

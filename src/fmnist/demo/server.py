@@ -52,6 +52,8 @@ from fmnist.runs.schemas import Manifest
 ADDRESS = "127.0.0.1"
 M_MMAP_THRESHOLD = -3
 """glibc's number of the option of `mallopt` from which size blocks are returned to the system when they are freed."""
+BACKLOG = 64
+"""Connections that are accepted in one go, beyond `max_connections`, before any of them is closed."""
 SHUTDOWN_SECONDS = 2
 """Time for clients to receive the last responses after Ctrl-C."""
 
@@ -255,6 +257,7 @@ def make_server(app: FastAPI, debug: bool = False) -> Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     return Server(config)
