@@ -3,14 +3,21 @@
 The command runs as a process of its own. Every client sends one picture after another over one connection, and after a
 503 waits for as long as the response says. A response is correct if it equals what `Classifier` returns for the same
 file in this process. Anything but a correct 200 or a 503 makes the benchmark fail.
+
+With --hostile, there is one such client beside those of `hostile_clients.py`. The benchmark fails unless the client is
+answered nearly always and in time, the memory is bounded and stays the same, no file is written, and only sizes and
+times are logged.
 """
 
 import argparse
 import http.client
 import io
 import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -32,6 +39,16 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MAX_PICTURES = 100
 NUM_SYNTHETIC_PICTURES = 20
 MAX_WARM_UP_SECONDS = 5.0
+HOSTILE_CLIENTS = Path(__file__).with_name("hostile_clients.py")
+CLIENT_PAUSE = 0.05
+"""Seconds between the pictures of the client among hostile ones."""
+MIN_ANSWERED = 0.95
+"""Share of the client's requests that are answered by a prediction."""
+MAX_P99_MS = 2_000
+MAX_MEMORY_MB = 600
+MAX_MEMORY_GROWTH = 1.25
+"""Least memory in the last quarter of the time, when no large picture was being decoded, relative to the second."""
+LOG_LINE = re.compile(r"(fmnist: )?[\d,]+ bytes: \d{3} after \d+ ms")
 
 Expected = dict[bytes, dict[str, Any]]
 """The content of a picture file to the response for it."""
@@ -83,7 +100,9 @@ def expected_responses(classifier: fmnist.Classifier, pictures: list[bytes]) -> 
     return expected
 
 
-def send_pictures(port: int, expected: Expected, start: int, deadline: float, responses: Responses) -> None:
+def send_pictures(
+    port: int, expected: Expected, start: int, deadline: float, responses: Responses, pause: float = 0
+) -> None:
     """Send one picture after another, as one client, until the deadline.
 
     Args:
@@ -92,6 +111,7 @@ def send_pictures(port: int, expected: Expected, start: int, deadline: float, re
         start: index of the picture before the first one that is sent.
         deadline: by `time.perf_counter`.
         responses: the responses are added to these.
+        pause: seconds between two requests.
     """
     pictures = list(expected)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -114,8 +134,7 @@ def send_pictures(port: int, expected: Expected, start: int, deadline: float, re
             if response.status == 200:
                 responses.seconds.append(seconds)
                 responses.wrong += json.loads(content) != expected[picture]
-        if response.status == 503:
-            time.sleep(float(response.headers["Retry-After"]))
+        time.sleep(float(response.headers["Retry-After"]) if response.status == 503 else pause)
     connection.close()
 
 
@@ -173,6 +192,83 @@ def measure(run: Run, expected: Expected, num_clients: int, seconds: float) -> d
     }
 
 
+def measure_hostile(run: Run, expected: Expected, seconds: float) -> dict[str, Any]:
+    """Start the server, load it with hostile clients beside a normal one, and summarize what they got and what it did.
+
+    Returns:
+        The measurements, and under `failed` the goals that were missed.
+    """
+    command = [sys.executable, "-m", "fmnist", "demo", "--model", str(run.folder.resolve()), "--port", "0", "--json"]
+    responses = Responses()
+    memory: list[float] = []
+    log: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as attack_output:
+        environment = {**os.environ, "TMPDIR": folder, "HOME": folder}
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment
+        ) as server:
+            try:
+                port = read_port(server)
+                reader = threading.Thread(target=lambda: log.extend(server.stderr or []))
+                reader.start()
+                attack = [sys.executable, str(HOSTILE_CLIENTS), str(port), "--seconds", str(seconds)]
+                with subprocess.Popen(attack, stdout=attack_output) as hostile:
+                    while hostile.poll() is None and not connections(port):
+                        time.sleep(0.1)
+                    deadline = time.perf_counter() + seconds
+                    client = threading.Thread(
+                        target=send_pictures, args=(port, expected, 0, deadline, responses, CLIENT_PAUSE)
+                    )
+                    client.start()
+                    while client.is_alive():
+                        memory.append(memory_mb(server.pid))
+                        client.join(min(1.0, seconds / 20))
+                peak = memory_mb(server.pid, "VmHWM")
+            finally:
+                server.terminate()
+        reader.join()
+        written = [str(path.relative_to(folder)) for path in Path(folder).rglob("*")]
+        attack_output.seek(0)
+        hostile_statuses = json.loads(attack_output.read().splitlines()[-1])
+    quarters = np.array_split(memory, 4)
+    other_lines = [line.strip() for line in log[2:] if not LOG_LINE.fullmatch(line.strip())]  # after model and address
+    requests = sum(responses.statuses.values()) + len(responses.failures)
+    milliseconds = 1_000 * np.array(responses.seconds or [np.nan])
+    measured = {
+        "seconds": seconds,
+        "requests": requests,
+        "answered": len(responses.seconds) / max(requests, 1),
+        "responses": {str(status): count for status, count in sorted(responses.statuses.items())},
+        "wrong": responses.wrong,
+        "failures": len(responses.failures),
+        "first_failures": responses.failures[:3],
+        "latency_ms_p50": float(np.percentile(milliseconds, 50)),
+        "latency_ms_p99": float(np.percentile(milliseconds, 99)),
+        "memory_mb": [round(value) for value in memory],
+        "memory_mb_peak": peak,
+        "memory_growth": float(quarters[3].min() / quarters[1].min()),
+        "log_lines": len(log),
+        "other_log_lines": other_lines[:10],
+        "written": written,
+        "hostile": hostile_statuses,
+        "server_exit_code": server.returncode,
+    }
+    goals = {
+        "answered": measured["answered"] >= MIN_ANSWERED and not measured["wrong"],
+        "latency": measured["latency_ms_p99"] < MAX_P99_MS,
+        "memory": peak < MAX_MEMORY_MB and measured["memory_growth"] < MAX_MEMORY_GROWTH,
+        "log": not other_lines,
+        "files": not written,
+    }
+    return {**measured, "failed": [goal for goal, is_met in goals.items() if not is_met]}
+
+
+def connections(port: int) -> int:
+    """Return the number of connections to a port of this machine, from Linux."""
+    lines = Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+
+
 def main() -> None:
     """Measure, print a table and, with --json, the result as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -180,7 +276,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--photos", type=Path, help="folder of pictures; synthetic pictures by default")
     parser.add_argument("--run", type=Path, help="folder of a finished run; the newest by default")
-    parser.add_argument("--out", type=Path, default=RESULTS / "serving.json")
+    parser.add_argument("--hostile", action="store_true", help="one client among hostile ones")
+    parser.add_argument("--out", type=Path, help="file of the result; in benchmarks/results by default")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
@@ -189,8 +286,14 @@ def main() -> None:
     expected = expected_responses(fmnist.Classifier.load(run), load_pictures(arguments.photos))
     if not expected:
         parser.error(f"no picture in {arguments.photos} can be used")
-    measured = measure(run, expected, arguments.clients, arguments.seconds)
-    passed = set(measured["responses"]) <= {"200", "503"} and not measured["wrong"] and not measured["failures"]
+    if arguments.hostile:
+        measured = measure_hostile(run, expected, arguments.seconds)
+        passed = not measured["failed"]
+        print_hostile(measured)
+    else:
+        measured = measure(run, expected, arguments.clients, arguments.seconds)
+        passed = set(measured["responses"]) <= {"200", "503"} and not measured["wrong"] and not measured["failures"]
+        print_clients(measured, passed)
     result = {
         "passed": passed,
         **measured,
@@ -198,19 +301,39 @@ def main() -> None:
         "model_sha256": run.manifest().sha256["model.onnx"],
         **provenance,
     }
-    memory = result["memory_mb"]
-    print(f"{arguments.clients} clients for {arguments.seconds:g} s: {'passed' if passed else 'FAILED'}")
-    print(f"responses {result['responses']}, wrong {result['wrong']}, failures {result['failures']}")
+    write_result(result, arguments.out or RESULTS / f"serving{'_hostile' * arguments.hostile}.json", arguments.json)
+    sys.exit(not passed)
+
+
+def print_clients(measured: dict[str, Any], passed: bool) -> None:
+    """Print the measurements of many clients."""
+    memory = measured["memory_mb"]
+    print(f"{measured['clients']} clients for {measured['seconds']:g} s: {'passed' if passed else 'FAILED'}")
+    print(f"responses {measured['responses']}, wrong {measured['wrong']}, failures {measured['failures']}")
     print(
-        f"latency p50 {result['latency_ms_p50']:.0f} ms, p95 {result['latency_ms_p95']:.0f} ms; "
-        f"one client alone p50 {result['latency_ms_one_client_p50']:.0f} ms"
+        f"latency p50 {measured['latency_ms_p50']:.0f} ms, p95 {measured['latency_ms_p95']:.0f} ms; "
+        f"one client alone p50 {measured['latency_ms_one_client_p50']:.0f} ms"
     )
     print(
         f"memory {memory['start']:.0f} MB at the start, {memory['middle']:.0f} MB in the middle, "
-        f"{memory['end']:.0f} MB at the end, {result['memory_mb_peak']:.0f} MB at most"
+        f"{memory['end']:.0f} MB at the end, {measured['memory_mb_peak']:.0f} MB at most"
     )
-    write_result(result, arguments.out, arguments.json)
-    sys.exit(not passed)
+
+
+def print_hostile(measured: dict[str, Any]) -> None:
+    """Print the measurements of a client among hostile ones."""
+    failed = f"FAILED: {', '.join(measured['failed'])}" if measured["failed"] else "passed"
+    print(f"a client among hostile ones for {measured['seconds']:g} s: {failed}")
+    print(
+        f"{measured['requests']} requests, {100 * measured['answered']:.1f} % answered, responses "
+        f"{measured['responses']}, wrong {measured['wrong']}, failures {measured['failures']} "
+        f"{measured['first_failures']}"
+    )
+    print(f"latency p50 {measured['latency_ms_p50']:.0f} ms, p99 {measured['latency_ms_p99']:.0f} ms")
+    print(f"memory {measured['memory_mb_peak']:.0f} MB at most, growth {measured['memory_growth']:.2f}")
+    print(f"{measured['log_lines']} lines logged, others {measured['other_log_lines']}; written {measured['written']}")
+    for kind, statuses in measured["hostile"].items():
+        print(f"{kind}: {statuses}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 import base64
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
-from test_server import PICTURE, FakeClassifier, drawing, encode, serving
+from test_server import PICTURE, FakeClassifier, SlowClassifier, classify, drawing, encode, serving
+
+from fmnist.demo.api_schema import Limits
 
 CHROMIUM = shutil.which("chromium")
 if not CHROMIUM:
@@ -17,12 +21,14 @@ OFFLINE = [
     "--disable-sync", "--no-first-run",
 ]  # fmt: skip
 """Options that keep Chromium itself from using the network."""
+WEBCAM = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+"""Options that give Chromium a webcam which films a test pattern, and that allow its use."""
 
 
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE + WEBCAM)
         yield chromium
         chromium.close()
 
@@ -56,21 +62,32 @@ def open_page(browser):
     assert [text for text in problems if not text.startswith("Failed to load resource")] == []
 
 
+def as_file(name="garment.png", mime_type="image/png", content=PICTURE):
+    return {"name": name, "mimeType": mime_type, "buffer": content}
+
+
 def add_file(page, how, name="garment.png", mime_type="image/png", content=PICTURE):
     """Choose, drop or paste a file."""
     if how == "choose":
-        page.set_input_files("#file", {"name": name, "mimeType": mime_type, "buffer": content})
+        page.set_input_files("#file", as_file(name, mime_type, content))
         return
+    drop_files(page, [(name, mime_type, content)], how)
+
+
+def drop_files(page, files, how="drop"):
+    """Drop or paste files, each a name, type and content."""
     page.evaluate(
-        """([how, name, type, content]) => {
+        """([how, files]) => {
             const transfer = new DataTransfer();
-            const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-            transfer.items.add(new File([bytes], name, { type }));
+            for (const [name, type, content] of files) {
+                const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+                transfer.items.add(new File([bytes], name, { type }));
+            }
             document.querySelector("main").dispatchEvent(how === "drop"
                 ? new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true })
                 : new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));
         }""",
-        [how, name, mime_type, base64.b64encode(content).decode()],
+        [how, [(name, mime_type, base64.b64encode(content).decode()) for name, mime_type, content in files]],
     )
 
 
@@ -79,13 +96,13 @@ def test_prediction_and_conversion_are_shown(open_page, url, classifier, how):
     page = open_page(url)
     add_file(page, how)
     prediction = classifier.classify(PICTURE)
-    bars = page.locator("#bars li")
+    bars = page.locator(".bars li")
     expect(bars).to_have_count(10)
     for index, candidate in enumerate(prediction.top):
         expect(bars.nth(index)).to_contain_text(candidate.label)
         expect(bars.nth(index)).to_contain_text(f"{100 * candidate.probability:.1f} %")
     expect(page.get_by_role("status")).to_contain_text(prediction.label)
-    steps = page.locator("#steps img")
+    steps = page.locator(".steps img")
     expect(steps).to_have_count(4)
     last = steps.last
     expect(last).to_have_js_property("naturalWidth", 28)
@@ -94,7 +111,10 @@ def test_prediction_and_conversion_are_shown(open_page, url, classifier, how):
 
 
 UNUSABLE_FILES = {
-    "text": (("notes.txt", "text/plain", b"hello"), "“notes.txt” is not a picture; choose a JPEG, PNG or WebP file."),
+    "text": (
+        ("notes.txt", "text/plain", b"hello"),
+        "“notes.txt” is not a picture; choose a picture file, such as JPEG or PNG.",
+    ),
     "text named png": (("notes.png", "image/png", b"hello"), "“notes.png” is "),
     "unknown type": (("a $& b.xyz", "", b"hello"), "“a $& b.xyz” is "),
 }
@@ -106,21 +126,21 @@ def test_unusable_file_is_explained(open_page, url, case, how):
     file, words = UNUSABLE_FILES[case]
     page = open_page(url)
     add_file(page, "choose")
-    expect(page.locator("#bars li")).to_have_count(10)
+    expect(page.locator(".bars li")).to_have_count(10)
     add_file(page, how, *file)
     status = page.get_by_role("status")
     expect(status).to_contain_text("That did not work")
     expect(status).to_contain_text(words)
-    expect(page.locator("#bars li")).to_have_count(0)
+    expect(page.locator(".bars li")).to_have_count(0)
     add_file(page, "choose")
-    expect(page.locator("#bars li")).to_have_count(10)
+    expect(page.locator(".bars li")).to_have_count(10)
 
 
 def test_text_and_large_files_are_not_sent(open_page, url):
     page = open_page(url)
     add_file(page, "drop", "notes.txt", "text/plain", b"hello")
     expect(page.get_by_role("status")).to_contain_text("not a picture")
-    page.evaluate("classify(new File([new Uint8Array(10_000_001)], 'large.png', { type: 'image/png' }))")
+    page.evaluate("classify([new File([new Uint8Array(10_000_001)], 'large.png', { type: 'image/png' })])")
     expect(page.get_by_role("status")).to_contain_text("“large.png” is larger than 10 MB;")
     assert not [address for address in open_page.requests if "classify" in address]
 
@@ -138,14 +158,15 @@ def test_paste_or_drop_without_a_file_is_explained(open_page, url):
 
 def test_page_works_by_keyboard(open_page, url):
     page = open_page(url)
-    garment = {"name": "garment.png", "mimeType": "image/png", "buffer": PICTURE}
-    page.on("filechooser", lambda chooser: chooser.set_files(garment))
+    page.on("filechooser", lambda chooser: chooser.set_files(as_file()))
     expect(page.locator("#samples button")).to_have_count(10)
     page.keyboard.press("Tab")
     button = page.locator("label.button").first
     assert button.evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    expect(page.locator("#bars li")).to_have_count(10)
+    expect(page.locator(".bars li")).to_have_count(10)
+    page.keyboard.press("Tab")
+    expect(page.locator("#webcam")).to_be_focused()
     for _ in range(3):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.parentElement.parentElement.id") == "samples"
@@ -168,6 +189,131 @@ def test_stopped_server_is_reported(open_page):
     expect(page.get_by_role("status")).to_contain_text("Is “fmnist demo” still running?")
 
 
+def test_portrait_picture_is_shown_whole(open_page, url):
+    page = open_page(url)
+    tall = Image.new("RGB", (300, 1_200), (230, 220, 200))
+    tall.paste((30, 40, 90), (60, 100, 240, 1_100))
+    add_file(page, "choose", content=encode(tall))
+    pictures = page.locator(".steps img")
+    expect(pictures).to_have_count(4)
+    for index in range(4):
+        picture = pictures.nth(index)
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("image => getComputedStyle(image).objectFit") == "contain"
+        outside = picture.evaluate(
+            """image => {
+                const [inner, outer] = [image, image.parentElement].map((node) => node.getBoundingClientRect());
+                const sides = [outer.top - inner.top, outer.left - inner.left];
+                return [...sides, inner.bottom - outer.bottom, inner.right - outer.right];
+            }"""
+        )
+        assert max(outside) <= 0
+    assert pictures.first.evaluate("image => image.naturalHeight / image.naturalWidth") == pytest.approx(4, rel=0.05)
+
+
+def test_classes_are_listed_before_the_first_picture(open_page, url, classifier):
+    page = open_page(url)
+    classes = page.locator("#classes li")
+    expect(classes).to_have_text(["It knows 10 classes:", *classifier.class_names])
+    expect(classes.last).to_be_visible()
+
+
+def test_image_of_the_data_set_is_shown_once(open_page, url):
+    page = open_page(url)
+    page.locator("#samples button").nth(1).click()
+    expect(page.locator(".bars li")).to_have_count(10)
+    expect(page.locator(".steps img")).to_have_count(1)
+    expect(page.locator(".steps figcaption")).to_contain_text("used as it is")
+
+
+@pytest.mark.parametrize("how", ["choose", "drop"])
+def test_several_pictures_get_several_answers(open_page, url, classifier, how):
+    page = open_page(url)
+    others = [encode(drawing(240, 240, (250, 250, 250)), "JPEG"), encode(Image.new("L", (28, 28), 90))]
+    files = [
+        ("a.png", "image/png", PICTURE), ("notes.txt", "text/plain", b"hello"), ("b.jpg", "image/jpeg", others[0]),
+        ("broken.png", "image/png", PICTURE[:100]), ("c.png", "image/png", others[1]),
+    ]  # fmt: skip
+    if how == "choose":
+        page.set_input_files("#file", [as_file(*file) for file in files])
+    else:
+        drop_files(page, files)
+    cards = page.locator(".result")
+    expect(cards).to_have_count(5)
+    expect(page.locator(".busy")).to_have_count(0)
+    for index, (name, _, content) in enumerate(files):
+        expect(cards.nth(index)).to_contain_text(f"“{name}”")
+        if index in {1, 3}:
+            expect(cards.nth(index)).to_contain_class("failed")
+        else:
+            prediction = classifier.classify(content)
+            expect(cards.nth(index)).to_contain_text(f"{prediction.label}, {100 * prediction.probability:.1f} %")
+    add_file(page, "choose")
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text("Prediction")
+
+
+def test_new_picture_ends_the_wait_for_the_others(open_page, url):
+    page = open_page(url)
+    page.set_input_files("#file", [as_file(f"{number}.png") for number in range(20)])
+    page.set_input_files("#file", as_file())
+    expect(page.locator(".bars li")).to_have_count(10)
+    expect(page.locator(".result")).to_have_count(1)
+
+
+def test_busy_server_is_asked_again(open_page):
+    slow = SlowClassifier()
+    with serving(slow, limits=Limits(max_pictures=1, threads=1)) as port, ThreadPoolExecutor(1) as other:
+        page = open_page(f"http://127.0.0.1:{port}")
+        waiting = other.submit(classify, port, PICTURE)
+        assert slow.started.acquire(timeout=60)
+        with page.expect_response(lambda response: response.status == 503):
+            add_file(page, "choose")
+        slow.release.set()
+        expect(page.get_by_role("status")).to_contain_text("Coat, 52.0 %")
+        assert waiting.result()[0] == 200
+
+
+def test_webcam_takes_a_picture_and_is_closed_afterwards(open_page, url):
+    page = open_page(url)
+    page.get_by_role("button", name="Use the webcam").click()
+    video = page.locator("#video")
+    expect(video).to_be_visible()
+    expect(video).to_have_js_property("paused", False)
+    tracks = page.evaluate_handle("stream.getTracks()")
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.locator(".bars li")).to_have_count(10)
+    expect(video).to_be_hidden()
+    assert tracks.evaluate("tracks => tracks.map((track) => track.readyState)") == ["ended"]
+    page.get_by_role("button", name="Use the webcam").click()
+    page.get_by_role("button", name="Close the webcam").click()
+    expect(video).to_be_hidden()
+    assert page.evaluate("stream") is None
+
+
+WEBCAM_PROBLEMS = {"NotAllowedError": "The browser does not allow", "NotFoundError": "No webcam can be used."}
+
+
+@pytest.mark.parametrize("error", WEBCAM_PROBLEMS)
+def test_webcam_that_cannot_be_used_is_explained(open_page, url, error):
+    page = open_page(url)
+    page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', name); }; }", error
+    )
+    page.get_by_role("button", name="Use the webcam").click()
+    expect(page.get_by_role("status")).to_contain_text(WEBCAM_PROBLEMS[error])
+
+
+def test_webcam_is_not_offered_without_a_camera_interface(browser, url):
+    context = browser.new_context()
+    context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_text("SHA-256")).to_be_visible()
+    expect(page.locator("#webcam")).to_be_hidden()
+    context.close()
+
+
 REASON = "between Coat and Shirt"
 VERDICTS = {
     "accepted": ((0.91, True, None), ["Prediction", "Coat, 52.0 %", "Confidence 0.910."]),
@@ -175,6 +321,14 @@ VERDICTS = {
         (0.31, False, REASON),
         ["Not sure", "Between Coat and Shirt. Most likely Coat, 52.0 %. Confidence 0.310 is below the threshold."],
     ),
+    "nothing found": ((0.0, False, "nothing found in the picture"), ["What would help: ", "plain background", "light"]),
+    "cut off": ((0.2, False, "touches the border"), ["What would help: ", "the whole garment is in the picture"]),
+    "unknown thing": (
+        (0.2, False, "not like any of the 10 classes"),
+        ["What would help: ", "alone", "plain background"],
+    ),
+    "two classes": ((0.2, False, REASON), ["What would help: ", "whole garment straight from the front"]),
+    "another reason": ((0.2, False, "too dark"), ["Too dark.", "What would help: One whole garment"]),
     "no rejection rule": ((None, None, None), ["Prediction", "Coat, 52.0 %", "This model never says “not sure”."]),
 }
 
@@ -185,8 +339,9 @@ def test_verdict_and_reason_are_shown(open_page, case):
     with serving(FakeClassifier(*verdict)) as port:
         page = open_page(f"http://127.0.0.1:{port}")
         add_file(page, "choose")
-        for part in words:
+        for part in [*words, "Answered by fake."]:
             expect(page.get_by_role("status")).to_contain_text(part)
+            expect(page.locator(".result")).to_contain_text(part)
 
 
 CONTRAST = """() => {
@@ -218,7 +373,7 @@ def test_page_fits_a_narrow_phone_and_text_has_contrast(open_page, small, scheme
         )  # fmt: skip
         expect(page.locator("#samples button")).to_have_count(10)
         add_file(page, "choose", content=encode(drawing(1_200, 500), "JPEG"), mime_type="image/jpeg")
-        expect(page.locator("#bars li")).to_have_count(2)
+        expect(page.locator(".bars li")).to_have_count(2)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         contrasts = page.evaluate(CONTRAST)
         assert len(contrasts) > 15

@@ -30,6 +30,7 @@ from PIL import Image
 
 from fmnist.demo import server
 from fmnist.demo.api_schema import Limits
+from fmnist.demo.middleware import is_own_host
 from fmnist.inference import photo
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.runs.run import INT8_FILE, open_pretrained
@@ -177,6 +178,18 @@ def test_samples_are_of_the_data_of_the_run_and_never_downloaded(fashion, small_
         assert send(port, path="/v1/samples")[2] == b"[]"
 
 
+def test_requests_on_a_kept_connection_are_answered_at_once(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    seconds = []
+    for _ in range(30):
+        started = time.monotonic()
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+        seconds.append(time.monotonic() - started)
+    connection.close()
+    assert np.median(seconds) < 0.02
+
+
 def bomb():
     """Build a decompression bomb: a PNG of fewer than 100 bytes whose header declares 50,000 x 50,000 pixels."""
     content = bytearray(encode(Image.new("L", (1, 1))))
@@ -266,11 +279,14 @@ def test_refused_request_gets_one_line(port, case):
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "127.0.0.1.evil.example:80", "evil.example:127.0.0.1", "127.0.0.1@evil.example", "[::1", "[]",
-     "[v1.x]:80", ":", "", "%", "localhost:", "127.0.0.1:port", "loc\u00e4lhost", "a" * 9_000],
+     "[v1.x]:80", ":", "", "%", "localhost:", "127.0.0.1:port", "loc\u00e4lhost", "a" * 9_000,
+     "127.0.0.1:evil.example", "localhost:80@evil.example", "localhost:123456", "localhost:65536", "localhost:+80",
+     "localhost:8 0", "localhost:\u00b2", "127.0.0.1:80:80", "localhost/", "user@localhost", "192.168.0.7", "0.0.0.0"],
 )  # fmt: skip
 def test_foreign_host_name_is_refused(port, host, caplog, capfd):
     status, headers, text = send(port, "POST", "/v1/classify", PICTURE, {**JPEG, "Host": host.encode("latin-1")})
-    assert (status, text) == (400, b"Invalid host header")
+    assert status == 400
+    assert json.loads(text) == {"error": "expected the name or address of this server as the Host header"}
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "internal error" not in caplog.text
@@ -284,8 +300,24 @@ def test_any_image_type_is_decoded_by_its_content(port, content_type):
     assert classify(port, PICTURE, headers={"Content-Type": content_type})[0] == 200
 
 
-def test_localhost_is_accepted(port):
-    assert send(port, headers={"Host": f"LOCALHOST:{port}"})[0] == 200
+@pytest.mark.parametrize("host", ["LOCALHOST:{port}", "localhost", "127.0.0.1", "127.0.0.1:80", "[::1]:{port}"])
+def test_own_host_name_is_accepted(port, host):
+    assert send(port, headers={"Host": host.format(port=port)})[0] == 200
+
+
+MACHINE = socket.gethostname()
+HOSTS = {
+    "0.0.0.0": ({"192.168.0.7", "10.0.0.1:8000", "[fe80::1]", MACHINE, f"{MACHINE}.local:80", "localhost"},
+                {"evil.example", "192.168.0.7.evil.example", "192.168.0.7@evil.example", "192.168.0.7:x", "1.2.3", ""}),
+    "laptop.example": ({"laptop.example", "LAPTOP.example:80", "192.168.0.7"}, {"evil.example", "x.laptop.example"}),
+    "127.0.0.2": ({"127.0.0.2:80", "localhost"}, {"192.168.0.7", MACHINE + ".example"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_accepted_host_names_depend_on_the_address_of_the_server(host):
+    accepted, refused = HOSTS[host]
+    assert {header for header in accepted | refused if is_own_host(header, host)} == accepted
 
 
 def test_other_sites_have_no_access(port):
@@ -337,16 +369,6 @@ def test_large_content_length_is_refused_at_once(port):
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_slow_sender_times_out():
-    with serving(FakeClassifier(), limits=Limits(receive_seconds=0.3)) as port:
-        started = time.monotonic()
-        with send_part(port) as connection:
-            response = b"".join(iter(lambda: connection.recv(1_000), b""))
-        assert time.monotonic() - started > 0.3
-        assert response.startswith(b"HTTP/1.1 408 ")
-        assert response.endswith(b'{"error":"the picture did not arrive within 0.3 s"}')
-
-
 def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -358,24 +380,16 @@ def test_number_of_pictures_is_limited():
     slow = SlowClassifier()
     limits = Limits(max_pictures=3, threads=1)
     with serving(slow, limits=limits) as port, ThreadPoolExecutor(3) as clients:
-        waiting = [clients.submit(classify, port, PICTURE) for _ in range(2)]
-        with send_part(port):
-            assert slow.started.acquire(timeout=300)
-            wait_until(lambda: classify(port, PICTURE)[0] == 503)
-            status, headers, document = classify(port, PICTURE * 10_000)
-            assert status == 503
-            assert headers["Retry-After"] == "1"
-            assert document == {"error": "busy with other pictures; try again"}
-            assert send(port)[0] == 200
+        waiting = [clients.submit(classify, port, PICTURE) for _ in range(3)]
+        assert slow.started.acquire(timeout=300)
+        wait_until(lambda: classify(port, PICTURE)[0] == 503)
+        status, headers, document = classify(port, PICTURE * 10_000)
+        assert status == 503
+        assert headers["Retry-After"] == "1"
+        assert document == {"error": "busy with other pictures; try again"}
+        assert send(port)[0] == 200
         slow.release.set()
-        assert [response.result()[0] for response in waiting] == [200, 200]
-
-
-def test_closed_connection_frees_its_slot():
-    with serving(FakeClassifier(), limits=Limits(max_pictures=1)) as port:
-        with send_part(port):
-            wait_until(lambda: classify(port, PICTURE)[0] == 503)
-        wait_until(lambda: classify(port, PICTURE)[0] == 200)
+        assert [response.result()[0] for response in waiting] == [200, 200, 200]
 
 
 def test_slow_classification_times_out_and_keeps_its_slot():
@@ -487,9 +501,12 @@ TELEMETRY_IS_OFF = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI"}
 
 
 @contextlib.contextmanager
-def demo(folder):
-    """Start `fmnist demo` with the pretrained model in a folder; yield the process and the JSON that it prints."""
-    command = [sys.executable, "-m", "fmnist", "demo", "--port", "0", "--json"]
+def demo(folder, *arguments):
+    """Start `fmnist demo` with the pretrained model in a folder; yield the process and the JSON that it prints.
+
+    Other arguments of Python can be given.
+    """
+    command = [sys.executable, *(arguments or ("-m", "fmnist", "demo", "--port", "0", "--json"))]
     environment = {name: value for name, value in os.environ.items() if name not in TELEMETRY_IS_OFF}
     environment["TMPDIR"] = str(folder)
     with subprocess.Popen(

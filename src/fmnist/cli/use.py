@@ -61,26 +61,43 @@ def predict(
 def demo(
     model: ModelFolder = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody in the network use it.")
+    ] = "127.0.0.1",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Classify pictures in a browser and by REST, on this machine only."""
+    """Classify pictures in a browser and by REST, on this machine only unless --host says otherwise."""
+    import os
+    import signal
+
     from fmnist.demo import server
+    from fmnist.demo.middleware import is_loopback
     from fmnist.inference.classifier import Classifier
 
     run = find_model(model)
     if isinstance(run, Path):
         raise FmnistError(f"{run} is a file; expected the folder of its run, which has also its rejection rule")
     classifier = Classifier.load(run)
-    application = server.create_app(classifier, run.manifest(), server.find_samples(run))
-    with server.listen(port) as listener:
-        url = f"http://{server.ADDRESS}:{listener.getsockname()[1]}"
+    application = server.create_app(classifier, run.manifest(), server.find_samples(run), host=host)
+    with server.listen(port, host) as listener:
+        url = server.url_of(listener)
         stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
+        if not is_loopback(listener.getsockname()[0]):
+            stderr_console.print(
+                "Warning: everybody in the network can use this server. It has no accounts and no encryption.",
+                soft_wrap=True,
+            )
         console_for(as_json).print(
             f"{url} is the page, {url}/openapi.json the REST interface; Ctrl-C stops the server", soft_wrap=True
         )
         print_json(as_json, {"url": url, "model": classifier.name})
         sys.stdout.flush()
+        server.prepare_process(debug)
+        # The server catches these signals, ends, and raises them again. A thread cannot be stopped, and Python would
+        # wait for it. There is nothing to save.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
         server.make_server(application, debug).run(sockets=[listener])
 
 

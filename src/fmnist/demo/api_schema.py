@@ -1,6 +1,5 @@
 """The REST interface: its limits, its request and responses as in the OpenAPI document, and its error responses."""
 
-import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -30,12 +29,28 @@ class Limits:
 
     max_bytes: int = 10_000_000
     """Size of a picture, counted as it arrives."""
+    max_connections: int = 150
+    """Open at once. Systems allow a process 256 open files or more."""
+    head_seconds: float = 5
+    """Time for the head of a request to arrive, from the start of the connection or the end of the last response."""
+    send_seconds: float = 15
+    """Time for a client to read a response."""
     receive_seconds: float = 15
-    """Time for a picture to arrive. Without it, slow senders would fill the server."""
+    """Time for a picture to arrive."""
+    receive_grace_seconds: float = 3
+    """Time for a picture to arrive before the minimum rate counts."""
+    receive_bytes_per_second: float = 100_000
+    """Minimum rate at which a picture arrives."""
+    max_arriving_bytes: int = 30_000_000
+    """Size of all pictures together that are arriving. Beyond it, the oldest are given up."""
+    max_waiting_bytes: int = 20_000_000
+    """Size of all pictures together that are waiting or being classified; for small and for large pictures."""
+    max_pictures: int = 16
+    """Pictures that are waiting or being classified."""
+    max_large_pictures: int = 4
+    """Pictures that are waiting or being classified one at a time, because they may take much time or memory."""
     classify_seconds: float = 30
     """Time to classify a picture, including its wait for a thread."""
-    max_pictures: int = 16
-    """Pictures in memory at once: arriving, waiting or being classified. 16 of 10 MB fit on a small machine."""
     threads: int = num_cpus()
     """Pictures classified at once."""
 
@@ -88,10 +103,14 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"schema": {"$ref": REFERENCE.format(name="Prediction")}}}},
     400: {"model": Failure, "description": "The body is not a usable picture."},
     408: {"model": Failure, "description": "The picture took too long to arrive."},
-    413: {"model": Failure, "description": "The picture has too many bytes."},
+    413: {"model": Failure, "description": "The picture has too many bytes or pixels."},
     415: {"model": Failure, "description": "The Content-Type is not that of an image."},
     422: {"model": Failure, "description": "A query parameter is invalid."},
-    503: {"model": Failure, "description": "The server is busy, or classifying took too long.", "headers": RETRY_AFTER},
+    503: {
+        "model": Failure,
+        "description": "The server is busy or stops, or classifying took too long.",
+        "headers": RETRY_AFTER,
+    },
 }
 PICTURE_BODY = {
     "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
@@ -127,28 +146,10 @@ def too_large(limits: Limits) -> RequestError:
     )
 
 
-def unavailable(message: str, retry_after: int) -> RequestError:
-    """Return the error that asks the client to try again after some seconds."""
-    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": str(retry_after)})
-
-
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """Read a request's body, counting the bytes as they arrive: Content-Length may be missing or wrong.
-
-    Raises:
-        RequestError: if the body is too large or too slow.
-    """
-    content = bytearray()
-    try:
-        async with asyncio.timeout(limits.receive_seconds):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > limits.max_bytes:
-                    raise too_large(limits)
-    except TimeoutError as error:
-        message = f"the picture did not arrive within {limits.receive_seconds:g} s"
-        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message, {"Connection": "close"}) from error
-    return bytes(content)
+def unavailable(message: str, retry_after: int, close: bool = False) -> RequestError:
+    """Return the error that asks the client to try again after some seconds, with or without closing the connection."""
+    headers = {"Retry-After": str(retry_after)} | ({"Connection": "close"} if close else {})
+    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, headers)
 
 
 async def error_response(_: Request, error: Exception) -> JSONResponse:

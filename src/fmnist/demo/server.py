@@ -1,24 +1,28 @@
-"""A REST server and a page around a classifier, reachable from this machine only.
+"""A REST server and a page around a classifier, reachable from this machine only unless asked otherwise.
 
 A picture is read as it arrives, decoded and classified in a thread, and then discarded. No file is written. Only
 sizes and latencies are logged.
 """
 
 import asyncio
+import contextlib
+import ctypes
 import dataclasses
+import gc
+import logging
 import os
 import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from fmnist.data.dataset import Dataset, load_from
 from fmnist.data.download import DEBIAN_FOLDER, keras_folder
@@ -33,10 +37,12 @@ from fmnist.demo.api_schema import (
     check_headers,
     document_prediction,
     error_response,
-    read_body,
     unavailable,
 )
-from fmnist.demo.middleware import SecurityMiddleware, content_security_policy
+from fmnist.demo.bodies import Bodies
+from fmnist.demo.middleware import SecurityMiddleware, security_headers
+from fmnist.demo.protocol import Protocol, Server
+from fmnist.demo.workers import Workers, run_unless
 from fmnist.errors import FmnistError
 from fmnist.inference.classifier import Classifier
 from fmnist.inference.prediction import data_uri
@@ -44,14 +50,20 @@ from fmnist.runs.run import Run
 from fmnist.runs.schemas import Manifest
 
 ADDRESS = "127.0.0.1"
-HOST_NAMES = (ADDRESS, "localhost")
-"""Accepted Host headers. Any other means DNS rebinding: a web site whose own name points to this machine."""
+M_MMAP_THRESHOLD = -3
+"""glibc's number of the option of `mallopt` from which size blocks are returned to the system when they are freed."""
+BACKLOG = 64
+"""Connections that are accepted in one go, beyond `max_connections`, before any of them is closed."""
 SHUTDOWN_SECONDS = 2
-"""Time for open requests to end after Ctrl-C."""
+"""Time for clients to receive the last responses after Ctrl-C."""
 
 
 def create_app(
-    classifier: Classifier, manifest: Manifest, dataset: Dataset | None = None, limits: Limits | None = None
+    classifier: Classifier,
+    manifest: Manifest,
+    dataset: Dataset | None = None,
+    limits: Limits | None = None,
+    host: str = ADDRESS,
 ) -> FastAPI:
     """Build the application: the REST interface and the page.
 
@@ -60,9 +72,10 @@ def create_app(
         manifest: of the model's run, for the temperature.
         dataset: its test images are offered as samples; None offers none.
         limits: sizes, times and numbers of requests; None takes the defaults.
+        host: the name or address that the server listens on. Requests to other names are refused.
 
     Returns:
-        The application, for any ASGI server.
+        The application, for `make_server`.
     """
     limits = limits or Limits()
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -73,35 +86,34 @@ def create_app(
         docs_url=None,  # it would load its scripts from a content delivery network
         redoc_url=None,
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOST_NAMES)
-    # The middleware that is added last is the outermost: a refused host gets the security headers too.
-    app.add_middleware(SecurityMiddleware, policy=content_security_policy(page), error_handler=error_response)
+    headers, stopping = security_headers(page), asyncio.Event()
+    app.state.limits, app.state.security_headers, app.state.stopping = limits, headers, stopping
+    app.add_middleware(SecurityMiddleware, host=host, headers=headers, error_handler=error_response)
     for error_type in HANDLED_ERRORS:
         app.add_exception_handler(error_type, error_response)
-    slots = threading.Semaphore(limits.max_pictures)
-    pool = ThreadPoolExecutor(limits.threads, "classify")
+    bodies, workers = Bodies(limits), Workers(limits)
 
     @app.post("/v1/classify", responses=CLASSIFY_RESPONSES, openapi_extra=PICTURE_BODY)
     async def classify(request: Request, steps: bool = False) -> JSONResponse:
-        """Classify a picture: JPEG, PNG or WebP, raw in the body, at most 10 MB and 24 megapixels."""
+        """Classify a picture, whose file is the body: JPEG, PNG, WebP and others, of at most 10 MB."""
+
+        def to_json(content: bytes) -> dict[str, Any]:
+            return classifier.classify(content, name="the request body").to_json(include_steps=steps)
+
         check_headers(request.headers, limits)
-        if not slots.acquire(blocking=False):
-            raise unavailable("busy with other pictures; try again", retry_after=1)
+        stop = unavailable("the server stops", retry_after=5, close=True)
+        content = await run_unless(bodies.read(request), (stopping.wait(), stop))
         try:
-            content = await read_body(request, limits)
-            work = pool.submit(
-                lambda: classifier.classify(content, name="the request body").to_json(include_steps=steps)
+            result = await run_unless(
+                workers.run(to_json, content),
+                (stopping.wait(), stop),
+                (wait_for_disconnect(request), ClientDisconnect()),
+                seconds=limits.classify_seconds,
             )
-        except BaseException:
-            slots.release()
-            raise
-        # A running thread cannot be stopped: its slot is free when it is done, not when the client has its 503.
-        work.add_done_callback(lambda _: slots.release())
-        try:
-            return JSONResponse(await asyncio.wait_for(asyncio.wrap_future(work), limits.classify_seconds))
         except TimeoutError as error:
             message = f"no result within {limits.classify_seconds:g} s; try a smaller picture"
             raise unavailable(message, retry_after=5) from error
+        return JSONResponse(result)
 
     @app.get("/v1/model")
     async def model() -> Model:
@@ -130,6 +142,12 @@ def create_app(
 
     document_prediction(app)
     return app
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Wait until the client of a request whose body was read has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def find_samples(run: Run) -> Dataset | None:
@@ -165,25 +183,61 @@ def draw_samples(dataset: Dataset) -> list[Sample]:
     ]
 
 
-def listen(port: int) -> socket.socket:
-    """Open a port on this machine's loopback address, which no other machine can reach.
+def listen(port: int, host: str = ADDRESS) -> socket.socket:
+    """Open a port.
 
     Args:
         port: its number; 0 takes a free one.
+        host: a name or address of this machine. No other machine can reach its loopback address, the default.
 
     Raises:
-        FmnistError: if the port is in use or not allowed.
+        FmnistError: if the port is in use or not allowed, or the machine has no such address.
     """
     try:
-        return socket.create_server((ADDRESS, port))
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address, family=family)
+        # Accepted connections inherit it. Without it, each response on a kept connection waits 40 ms for the client's
+        # acknowledgment of the response before: asyncio sets it only on sockets that it opened itself.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        return listener
+    except (socket.gaierror, UnicodeError) as error:
+        raise FmnistError(
+            f"{host!r} is no address of this machine; expected --host {ADDRESS} for this machine only, or "
+            "--host 0.0.0.0 for all machines in the network"
+        ) from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise FmnistError(
-            f"port {port} of {ADDRESS} cannot be opened ({reason}); choose another with --port, or 0 for a free one"
+            f"port {port} of {host} cannot be opened ({reason}); choose another with --port, or 0 for a free one"
         ) from error
 
 
-def make_server(app: FastAPI, debug: bool = False) -> uvicorn.Server:
+def url_of(listener: socket.socket) -> str:
+    """Return the address of a server's page, for a browser; of a server on all addresses, by this machine's name."""
+    address, port = listener.getsockname()[:2]
+    if address in {"0.0.0.0", "::"}:
+        address = socket.gethostname()
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def prepare_process(debug: bool) -> None:
+    """Prepare this process for serving: bound its memory, and keep what libraries report off stderr.
+
+    Args:
+        debug: show what libraries report.
+    """
+    # Searches for unreachable objects need not look at what stays until the end.
+    gc.freeze()
+    # glibc keeps freed memory, the more the larger the blocks were. With a fixed limit it returns all large blocks.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**18)
+    if not debug:  # warnings name files of this machine, and may quote a request
+        warnings.simplefilter("ignore")
+        for name in ("PIL", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def make_server(app: FastAPI, debug: bool = False) -> Server:
     """Build the server of an application. Its `run(sockets=[...])` returns after Ctrl-C.
 
     Args:
@@ -191,11 +245,11 @@ def make_server(app: FastAPI, debug: bool = False) -> uvicorn.Server:
         debug: print the traceback of an internal error.
 
     Returns:
-        The server. After Ctrl-C, open requests have `SHUTDOWN_SECONDS` to end.
+        The server. After Ctrl-C, it answers all requests in hand with 503, and ends within `SHUTDOWN_SECONDS`.
     """
     config = uvicorn.Config(
         app,
-        http="h11",  # the pure-Python parser, so that every installation parses requests by the same rules
+        http=Protocol,  # by h11, the pure-Python parser, so that every installation parses requests by the same rules
         ws="none",
         lifespan="off",
         log_config=None,
@@ -203,6 +257,7 @@ def make_server(app: FastAPI, debug: bool = False) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return uvicorn.Server(config)
+    return Server(config)
