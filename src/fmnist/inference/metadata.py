@@ -42,6 +42,10 @@ TIFF_JPEG = 7
 HEIF_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\x00\x00[\x00\x01](?:..|....)\x00\x00)Exif", re.DOTALL)
 
 
+class StructureError(ValueError):
+    """A file has more parts than a picture needs, lacks one, or would take long to decode."""
+
+
 def strip_metadata(content: bytes, format_name: str) -> tuple[bytes, bytes]:
     """Remove the metadata of a picture file.
 
@@ -54,7 +58,7 @@ def strip_metadata(content: bytes, format_name: str) -> tuple[bytes, bytes]:
         are empty where there are none or the decoder hands them over unread (WebP).
 
     Raises:
-        ValueError: if the file has more parts than a picture needs, or parts that take long to decode.
+        StructureError: if the file has more parts than a picture needs, or parts that take long to decode.
         struct.error, IndexError: if it is truncated.
     """
     strip = STRIP.get(format_name)
@@ -90,7 +94,7 @@ def _strip_jpeg(content: bytes) -> tuple[bytes, bytes]:
     for _ in range(MAX_PARTS):
         match = JPEG_MARKER.search(content, position)
         if not match:
-            raise ValueError("it has no pixels")
+            raise StructureError("it has no pixels")
         marker, position = match[1][0], match.end()
         if marker in JPEG_STANDALONE:
             continue
@@ -106,9 +110,9 @@ def _strip_jpeg(content: bytes) -> tuple[bytes, bytes]:
             kept.append(b"\xff" + content[position - 1 : position + length])
         position += length
     if marker != JPEG_SCAN:
-        raise ValueError(f"it has more than {MAX_PARTS:,} segments before its pixels")
+        raise StructureError(f"it has more than {MAX_PARTS:,} segments before its pixels")
     if len(frame) < 7:
-        raise ValueError("it has no size")
+        raise StructureError("it has no size")
     _check_scans(content, position - 2, frame)
     return b"".join([*kept, b"\xff", content[position - 1 :]]), exif
 
@@ -141,9 +145,9 @@ def _check_scans(content: bytes, position: int, frame: bytes) -> None:
             components = content[position + 3 : position + 3 + 2 * content[position + 2] : 2]
             samples += width * height * sum(areas.get(component, 1) for component in components) / largest
             if num_scans > MAX_SCANS or samples > MAX_SCANNED_SAMPLES:
-                raise ValueError(f"it has too many scans for its size, {num_scans} or more; save it again")
+                raise StructureError(f"it has too many scans for its size, {num_scans} or more; save it again")
         position += length
-    raise ValueError(f"it has more than {MAX_PARTS:,} segments")
+    raise StructureError(f"it has more than {MAX_PARTS:,} segments")
 
 
 def _strip_png(content: bytes) -> tuple[bytes, bytes]:
@@ -159,7 +163,7 @@ def _strip_png(content: bytes) -> tuple[bytes, bytes]:
         if kind == b"IEND" or end >= len(content):
             return b"".join(kept), exif
         position = end
-    raise ValueError(f"it has more than {MAX_PARTS:,} chunks")
+    raise StructureError(f"it has more than {MAX_PARTS:,} chunks")
 
 
 def _strip_gif(content: bytes) -> tuple[bytes, bytes]:
@@ -182,8 +186,8 @@ def _strip_gif(content: bytes) -> tuple[bytes, bytes]:
             position += 2
             is_extension = True
         else:
-            raise ValueError("it has no pixels")
-    raise ValueError(f"it has more than {MAX_PARTS:,} blocks before its pixels")
+            raise StructureError("it has no pixels")
+    raise StructureError(f"it has more than {MAX_PARTS:,} blocks before its pixels")
 
 
 def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
@@ -198,7 +202,7 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
         if tag not in TIFF_KEPT or tag in entries or kind not in TIFF_TYPE_BYTES:
             continue
         if count > MAX_PARTS:
-            raise ValueError(f"its tag {tag} has more than {MAX_PARTS:,} values")
+            raise StructureError(f"its tag {tag} has more than {MAX_PARTS:,} values")
         entries[tag] = content[position : position + 12]
         if kind in {3, 4}:
             at = position + 8
@@ -206,12 +210,12 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
                 (at,) = struct.unpack_from(f"{order}L", content, at)
             values[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'L'}", content, at)
     if sum(values.get(279, ())) + sum(values.get(325, ())) > len(content):
-        raise ValueError("its strips are longer than the file")
+        raise StructureError("its strips are longer than the file")
     compression = values.get(259, (1,))[:1]
     if not set(compression) <= TIFF_COMPRESSIONS:
-        raise ValueError("its compression is not supported; save it again with another")
+        raise StructureError("its compression is not supported; save it again with another")
     if compression == (TIFF_JPEG,) and re.search(rb"\xff[\xc2\xc6\xca\xce]\0", content):
-        raise ValueError("its compression, progressive JPEG, is not supported; save it again with another")
+        raise StructureError("its compression, progressive JPEG, is not supported; save it again with another")
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
     padding = bytes(len(content) % 2)
     header = content[:4] + struct.pack(f"{order}L", len(content) + len(padding))
@@ -220,7 +224,7 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
 
 def _strip_bmp(content: bytes) -> tuple[bytes, bytes]:
     if struct.unpack_from("<L", content, 14)[0] >= 40 and struct.unpack_from("<L", content, 30)[0] in {1, 2}:
-        raise ValueError("run-length compression is not supported; save it again without compression")
+        raise StructureError("run-length compression is not supported; save it again without compression")
     return content, b""
 
 

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.files import read_bounded
-from fmnist.inference.metadata import read_orientation, strip_metadata
+from fmnist.inference.metadata import StructureError, read_orientation, strip_metadata
 from fmnist.inference.picture_formats import EXPECTED, describe, identify
 
 MAX_BYTES = 50 * 2**20
@@ -147,6 +147,8 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
         raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
     except UnidentifiedImageError as error:
         raise FmnistError(f"{name} cannot be read as a picture (its header is damaged)") from error
+    except StructureError as error:
+        raise FmnistError(f"{name} cannot be read as a picture: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FmnistError(f"{name} cannot be read as a picture ({reason}); it may be damaged") from error
@@ -183,7 +185,8 @@ def _check_size(picture: Image.Image, name: str) -> None:
     max_pixels = MAX_JPEG_PIXELS if picture.format == "JPEG" else MAX_PIXELS
     num_bits = 16 if any(";16" in str(tile) for tile in getattr(picture, "tile", ())) else 8
     num_bytes = len(picture.getbands()) * num_bits // 8
-    max_pixels = min(max_pixels, MAX_DECODED_BYTES // num_bytes)
+    if picture.format != "JPEG":
+        max_pixels = min(max_pixels, MAX_DECODED_BYTES // num_bytes)
     if picture.width * picture.height > max_pixels:
         raise FmnistError(
             f"{name} has {picture.width}x{picture.height} pixels{' of 16 bits' if num_bits == 16 else ''}; expected at "
