@@ -39,6 +39,8 @@ TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 
 TIFF_COMPRESSIONS = {1, 3, 4, 5, 7, 8, 32773, 32946, 50000}
 """None, fax, LZW, JPEG, deflate, PackBits, Zstandard: those that are decoded quickly."""
 TIFF_JPEG = 7
+MAX_TIFF_SAMPLES = 4
+"""Per pixel. Pillow logs an error for more than it reads."""
 HEIF_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\x00\x00[\x00\x01](?:..|....)\x00\x00)Exif", re.DOTALL)
 
 
@@ -211,6 +213,8 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
             values[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'L'}", content, at)
     if sum(values.get(279, ())) + sum(values.get(325, ())) > len(content):
         raise StructureError("its strips are longer than the file")
+    if max(values.get(277, ()), default=1) > MAX_TIFF_SAMPLES:
+        raise StructureError(f"it has more than {MAX_TIFF_SAMPLES} samples per pixel")
     compression = values.get(259, (1,))[:1]
     if not set(compression) <= TIFF_COMPRESSIONS:
         raise StructureError("its compression is not supported; save it again with another")

@@ -34,6 +34,8 @@ MIN_GARMENT_SHARE = 0.01
 """Of the picture; a smaller region is a button or a stain."""
 MAX_GARMENT_SHARE = 0.98
 """Of the picture; a larger region leaves no background."""
+MIN_FILLING_EDGE = 25
+"""Longest edge in pixels of a garment that fills an image of 28x28 already; a smaller one is enlarged."""
 MAX_BORDER_SHARE = 0.15
 """Of the picture's border; a garment that covers more is cut off."""
 
@@ -120,6 +122,8 @@ def _negate(picture: Image.Image, pixels: np.ndarray) -> Conversion:
     if problem:
         mask = np.ones_like(mask)
     rows, columns = _bounding_box(mask)
+    if max(rows.stop - rows.start, columns.stop - columns.start) >= MIN_FILLING_EDGE:
+        rows = columns = slice(0, IMAGE_SIZE)
     garment = Image.fromarray(np.where(mask, negative, 0)[rows, columns].astype(np.float32))
     scale = IMAGE_SIZE / max(garment.size)
     size = max(1, round(garment.width * scale)), max(1, round(garment.height * scale))

@@ -17,7 +17,7 @@ from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.files import read_bounded
 from fmnist.inference.metadata import StructureError, read_orientation, strip_metadata
-from fmnist.inference.picture_formats import EXPECTED, describe, identify
+from fmnist.inference.picture_formats import EXPECTED, UNREADABLE_PICTURES, describe, identify
 
 MAX_BYTES = 50 * 2**20
 """Limit for files: larger than the JPEG of any common camera."""
@@ -94,7 +94,8 @@ def _decode(content: bytes, name: str) -> Image.Image:
     if not format_name:
         description = describe(content)
         found = f" ({description})" if description else ""
-        raise FmnistError(f"{name} is not a picture{found}; expected {EXPECTED}")
+        what = "a picture that can be read" if description in UNREADABLE_PICTURES else "a picture"
+        raise FmnistError(f"{name} is not {what}{found}; expected {EXPECTED}")
     if format_name == "HEIF":
         _register_heif(name)
     with _errors_in_one_line(name):

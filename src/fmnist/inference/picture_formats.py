@@ -55,6 +55,8 @@ OTHER_CONTENT = (
     (0, b"\0\x05\x16\x07", "a macOS resource file"),
 )
 """Offset and bytes of what is often found beside pictures, and what to call it."""
+UNREADABLE_PICTURES = {"JPEG 2000", "JPEG XL", "BigTIFF", "a camera's raw file"}
+"""Of these, the pictures. JPEG 2000 is not read because small files can take long to decode."""
 
 
 def identify(content: bytes) -> str | None:
