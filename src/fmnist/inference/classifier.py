@@ -184,7 +184,7 @@ class Classifier:
                 classify the items one by one to get the other predictions.
         """
         if isinstance(source, list | tuple):
-            return [self.classify(item, kind=kind, name=f"item {index}") for index, item in enumerate(source)]
+            return [self._classify_item(index, item, kind) for index, item in enumerate(source)]
         if kind not in {None, "image", "photo"}:
             raise FmnistError(f"kind is {kind!r}; expected 'image', 'photo' or None")
         is_garment = self.class_names == CLASS_NAMES
@@ -208,6 +208,14 @@ class Classifier:
             top=top,
             steps=conversion.steps,
         )
+
+    def _classify_item(self, index: int, source: picture.Source, kind: Literal["image", "photo"] | None) -> Prediction:
+        """Classify a picture of a list. Errors name its index."""
+        name = f"item {index}"
+        try:
+            return self.classify(source, kind=kind, name=name)
+        except FmnistError as error:
+            raise error if str(error).startswith(name) else FmnistError(f"{name}: {error}") from error
 
     def _decide(
         self, outputs: dict[str, np.ndarray], top: list[ClassProbability], problem: str | None
