@@ -79,13 +79,12 @@ def sample_sentence(sample: dict[str, Any]) -> str:
 
 
 def predictions_table(predictions: list[tuple[str, "Prediction"]]) -> Table:
-    """Build the table of predictions of one model, each with the name of its file."""
+    """Build the table of predictions, each with the name of its file."""
     rows = [
-        [file, prediction.kind, prediction.label, f"{prediction.probability:.1%}", _decision(prediction)]
+        [file, prediction.label, f"{prediction.probability:.1%}", prediction.kind, _decision(prediction)]
         for file, prediction in predictions
     ]
-    title = f"Predictions of {predictions[0][1].model}"
-    return table(title, ["file", "taken as", "label", "probability", "accepted"], rows)
+    return table(None, ["file", "label", "probability", "taken as", "accepted"], rows)
 
 
 def _decision(prediction: "Prediction") -> str:

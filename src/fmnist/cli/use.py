@@ -62,7 +62,9 @@ def predict(
         stderr_console.print(f"Interrupted after {len(answers)} of {len(found)} pictures", soft_wrap=True)
     predictions = [(str(answer.file), answer.prediction) for answer in answers if answer.prediction]
     if predictions:
-        console_for(as_json).print(tables.predictions_table(predictions))
+        console = console_for(as_json)
+        console.print(f"Predictions of {classifier.name}", soft_wrap=True)
+        console.print(tables.predictions_table(predictions))
     print_json(
         as_json,
         [

@@ -79,7 +79,7 @@ def _undo_enlargement(gray: np.ndarray) -> np.ndarray | None:
         for _ in range(NUM_ITERATIONS):
             pixels = np.clip(undo @ unclipped @ undo.T, 0, 255)
             enlarged = enlarge @ pixels @ enlarge.T
-            # Interpolation overshoots at edges. What lies beyond black or white was clipped when it was stored.
+            # Interpolation overshoots at edges. What is beyond black or white was clipped when it was stored.
             unclipped = np.where(is_black & (enlarged < 0) | is_white & (enlarged > 255), enlarged, values)
         residual = np.sqrt(np.mean((np.clip(enlarged, 0, 255) - values) ** 2))
         if residual < smallest:
