@@ -223,7 +223,7 @@ PICTURES = {
 }
 UNUSABLE = {
     "empty", "one byte", "text", "SVG", "PDF", "truncated JPEG", "truncated PNG",
-    "PNG signature only", "decompression bomb", "25 megapixels", "1x1", "1x20000", "20000x1", "GIF", "BMP", "TIFF",
+    "PNG signature only", "decompression bomb", "25 megapixels", "1x1", "1x20000", "20000x1",
 }  # fmt: skip
 
 

@@ -131,6 +131,14 @@ def test_the_kind_is_in_the_prediction_and_can_be_given(classifier, small):
         classifier.classify(image, kind="scan")
 
 
+def test_an_image_on_white_needs_more_confidence(classifier, small):
+    predictions = [classifier.classify(255 - image) for image in small.test_images[:60]]
+    accepted = [prediction for prediction in predictions if prediction.accepted]
+    threshold = (1 + classifier.rejection_rule.threshold) / 2
+    assert min(prediction.confidence for prediction in accepted) >= threshold
+    assert {prediction.reason for prediction in predictions if not prediction.accepted} == {photo.FEW_PIXELS}
+
+
 def test_a_model_of_other_classes_takes_gray_images_on_any_ground(classifier, small_run, small):
     names = [f"letter {number}" for number in range(10)]
     other = fmnist.Classifier(small_run.onnx_path.read_bytes(), names)

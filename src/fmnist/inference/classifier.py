@@ -227,7 +227,9 @@ class Classifier:
         (confidence,) = rule.confidence(outputs["probabilities"], outputs["features"])
         if problem == photo.NOTHING_FOUND:
             confidence = 0.0
-        if confidence >= rule.threshold:
+        # A product shot of so few pixels has lost what distinguishes similar classes, so it needs twice the certainty.
+        threshold = (1 + rule.threshold) / 2 if problem == photo.FEW_PIXELS else rule.threshold
+        if confidence >= threshold:
             return float(confidence), True, None
         return float(confidence), False, problem or _describe_low_confidence(rule, outputs, top)
 

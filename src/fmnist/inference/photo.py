@@ -41,6 +41,7 @@ MAX_BORDER_SHARE = 0.15
 
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
+FEW_PIXELS = "a photo of 28x28 pixels shows little; a larger one would help"
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def _negate(picture: Image.Image, pixels: np.ndarray) -> Conversion:
     ground = np.median(_border(pixels)[_border(pixels) >= LIGHT])
     negative = np.clip(ground - pixels, 0, 255)
     mask = negative > 255 * BACKGROUND_TOLERANCE
-    problem = None if mask.mean() >= MIN_GARMENT_SHARE else NOTHING_FOUND
-    if problem:
+    problem = FEW_PIXELS if mask.mean() >= MIN_GARMENT_SHARE else NOTHING_FOUND
+    if problem == NOTHING_FOUND:
         mask = np.ones_like(mask)
     rows, columns = _bounding_box(mask)
     if max(rows.stop - rows.start, columns.stop - columns.start) >= MIN_FILLING_EDGE:
