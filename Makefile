@@ -34,6 +34,7 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev run
 	$(BIN)/fmnist export $(RUN)
 	$(BIN)/fmnist export $(RUN) --int8
+	$(BIN)/fmnist export $(RUN) --plain
 	$(BIN)/python benchmarks/inference.py --run $(RUN)
 	$(BIN)/python benchmarks/serving.py --clients 50 --seconds 60 --run $(RUN)
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset fast --seeds 10

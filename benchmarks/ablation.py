@@ -52,10 +52,9 @@ def learn_whitening(network: keras.Sequential, images: np.ndarray) -> None:
     network.layers[0].trainable = True
 
 
-def uniform(rng: Any, shape: tuple[int, int, int, int], dtype: str | None = None) -> Any:
-    """Initialize a convolution kernel at random on all channels. Arguments as in `networks.dirac`."""
-    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=networks.draw_seed(rng))
-    return initializer(shape, dtype or "float32")
+def uniform(seed: int) -> keras.initializers.Initializer:
+    """Initialize a convolution kernel at random on all channels. Argument as for `networks.Dirac`."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Trick:
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of `Config`."""
     replacement: tuple[Any, str, Callable[..., Any]] | None = None
-    """A module, the name of a function in it, and what replaces the function."""
+    """A module, the name of a function or class in it, and what replaces it."""
 
 
 TRICKS = {
@@ -79,7 +78,7 @@ TRICKS = {
     "whitening": Trick(
         "Whitening layer", "first layer random, learned", replacement=(train, "fit_whitening", learn_whitening)
     ),
-    "dirac": Trick("Dirac initialization", "random on all channels", replacement=(networks, "dirac", uniform)),
+    "dirac": Trick("Dirac initialization", "random on all channels", replacement=(networks, "Dirac", uniform)),
     # 5 epochs of all images are 11 % more steps than 9 of half the images.
     "hard_examples": Trick(
         "Hard half of the images", "5 epochs of all images", {"hard_example_fraction": 1.0, "epochs": 5}

@@ -1,9 +1,9 @@
 """Measure the latency and throughput of predictions: python benchmarks/inference.py --run RUN.
 
 Compared are Keras' `predict` on the run's network (compiled, float32, single view, pixels scaled beforehand) and
-`fmnist.Classifier` on the run's float and int8 graphs, with a single view and with all. They take turns, so that drift
-of a shared machine affects all of them, and each makes one untimed call before it is timed. The inputs are training
-images; the times do not depend on their content.
+`fmnist.Classifier` on the run's plain graph (a single view), and on its float and int8 graphs (all views). They take
+turns, so that drift of a shared machine affects all of them, and each makes one untimed call before it is timed. The
+inputs are training images; the times do not depend on their content.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from fmnist.data.dataset import normalize
 from fmnist.inference.classifier import session_options
 from fmnist.runs.environment import num_cpus
 from fmnist.runs.folders import newest_finished_run
-from fmnist.runs.run import INT8_FILE, Run, open_run
+from fmnist.runs.run import Run, open_run
+from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE, PLAIN_FILE
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = (1, 10, 100, 1_000)
@@ -88,12 +89,10 @@ def measure_in_turns(measurements: list[Measurement], num_rounds: int) -> list[d
 
 def classifier_functions(run: Run) -> dict[tuple[str, str], Predict]:
     """Return `Classifier.predict` for each graph and number of views."""
-    graphs = {"float": fmnist.Classifier.load(run), "int8": fmnist.Classifier.load(run, int8=True)}
-    views = {"single": True, "all": False}
     return {
-        (graph, name): partial(classifier.predict, single_view=single_view)
-        for graph, classifier in graphs.items()
-        for name, single_view in views.items()
+        ("float", "single"): fmnist.Classifier.load(run.folder / PLAIN_FILE).predict,
+        ("float", "all"): fmnist.Classifier.load(run).predict,
+        ("int8", "all"): fmnist.Classifier.load(run, int8=True).predict,
     }
 
 
@@ -129,13 +128,13 @@ def measure_views(run: Run, images: np.ndarray, num_rounds: int) -> list[dict[st
 
 
 def measure_settings(run: Run, images: np.ndarray, num_rounds: int) -> list[dict[str, Any]]:
-    """Time sessions with other threads, spinning and graph levels than those of `Classifier`, with a single view."""
+    """Time sessions with other threads, spinning and graph levels than those of `Classifier`."""
     all_threads = num_cpus()
     settings = [(threads, False, level) for threads in sorted({1, all_threads}) for level in LEVELS]
     settings.append((all_threads, True, "ORT_ENABLE_ALL"))
     measurements = []
-    for graph, file in (("float", "model.onnx"), ("int8", INT8_FILE)):
-        content = run.read_graph(file)
+    for graph, file in (("plain", PLAIN_FILE), ("float", GRAPH_FILE), ("int8", INT8_FILE)):
+        content = (run.folder / file).read_bytes()
         for threads, spinning, level in settings:
             options = session_options()
             options.intra_op_num_threads = threads
@@ -143,14 +142,14 @@ def measure_settings(run: Run, images: np.ndarray, num_rounds: int) -> list[dict
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             labels = {"runtime": f"onnx {graph}", "threads": threads, "spinning": spinning, "level": level}
-            predict = partial(predict_single_view, session)
+            predict = partial(predict_probabilities, session)
             measurements.append(Measurement({**labels, "images": len(images)}, predict, images, CALLS))
     return measure_in_turns(measurements, num_rounds)
 
 
-def predict_single_view(session: onnxruntime.InferenceSession, images: np.ndarray) -> Any:
-    """Compute the probabilities of images from a single view, with a bare session."""
-    return session.run(["probabilities"], {"images": images, "num_views": np.array(1, np.int32)})
+def predict_probabilities(session: onnxruntime.InferenceSession, images: np.ndarray) -> Any:
+    """Compute the probabilities of images with a bare session."""
+    return session.run(["probabilities"], {"images": images})
 
 
 def measure_cold_starts(run: Run, image: np.ndarray, num_rounds: int) -> list[dict[str, Any]]:
@@ -177,7 +176,7 @@ def measure_cold_starts(run: Run, image: np.ndarray, num_rounds: int) -> list[di
 
 
 def summarize(batches: list[dict[str, Any]], views: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compute the speedup of the graphs over Keras with a single view, and the seconds that all views add.
+    """Compute the speedup of the plain graph over Keras, and the seconds that all views add to it.
 
     Args:
         batches: as `measure_batches` returns them.
@@ -189,17 +188,17 @@ def summarize(batches: list[dict[str, Any]], views: list[dict[str, Any]]) -> dic
         if (row["views"], row["images"]) == ("single", max(BATCHES))
     }
     seconds = {(row["runtime"], row["views"]): row["median_ms"] / 1000 for row in views}
-    graphs = ("onnx float", "onnx int8")
+    single = seconds["onnx float", "single"]
     return {
-        "speedup_over_keras": {graph: speed[graph] / speed["keras"] for graph in graphs},
-        "tta_added_seconds": {graph: seconds[graph, "all"] - seconds[graph, "single"] for graph in graphs},
+        "speedup_over_keras": speed["onnx float"] / speed["keras"],
+        "tta_added_seconds": {graph: seconds[graph, "all"] - single for graph in ("onnx float", "onnx int8")},
     }
 
 
 def main() -> None:
     """Measure, print tables and, with --json, the result as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--run", type=Path, help="a finished run with an int8 graph; the newest by default")
+    parser.add_argument("--run", type=Path, help="a finished run with int8 and plain graphs; the newest by default")
     parser.add_argument("--rounds", type=int, default=20, help="turns of each measurement")
     parser.add_argument("--out", type=Path, default=RESULTS / "inference.json")
     parser.add_argument("--json", action="store_true")
@@ -219,7 +218,7 @@ def main() -> None:
         "preset": run.config.preset,
         "parameters": manifest.parameters,
         "num_views": len(manifest.tta_views),
-        "bytes": {file: (run.folder / file).stat().st_size for file in ("model.onnx", INT8_FILE)},
+        "bytes": {file: (run.folder / file).stat().st_size for file in (GRAPH_FILE, INT8_FILE, PLAIN_FILE)},
         "int8": manifest.to_json()["int8"],
         **provenance,
     }
@@ -242,12 +241,10 @@ def print_tables(result: dict[str, Any]) -> None:
         )
     for row in result["cold_starts"]:
         print(f"{row['process']:34} median {row['median_ms']:6.0f} ms, p95 {row['p95_ms']:6.0f} ms, n = {row['calls']}")
-    for graph, speedup in result["speedup_over_keras"].items():
-        added, num_all = result["tta_added_seconds"][graph], result["views"][0]["images"]
-        print(
-            f"{graph}: {speedup:.1f} times Keras' predict, single view, {max(BATCHES):,} images; "
-            f"{result['num_views']} views add {added:.2f} s to {num_all:,} images"
-        )
+    num_all = result["views"][0]["images"]
+    print(f"single view: {result['speedup_over_keras']:.1f} times Keras' predict, {max(BATCHES):,} images")
+    for graph, added in result["tta_added_seconds"].items():
+        print(f"{graph}: {result['num_views']} views add {added:.2f} s to {num_all:,} images")
 
 
 if __name__ == "__main__":

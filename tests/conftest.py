@@ -20,7 +20,11 @@ for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.pop("FMNIST_DATA", None)
 
-EXPECTED_SKIPS: set[str] = {"tests/demo/test_page.py"}
+EXPECTED_SKIPS: set[str] = {
+    "tests/demo/test_page.py",  # without Chromium
+    # without OpenVINO
+    *(f"tests/export/test_onnx.py::test_graphs_are_read_by_openvino[{name}.onnx]" for name in ("model", "model-plain")),
+}
 """Every test that may skip, by node id. One that skips and is not here fails the suite."""
 
 

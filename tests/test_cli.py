@@ -438,7 +438,31 @@ def test_export_int8_exports_an_unfinished_run_first(cli, here):
     assert set(manifest.sha256) == {"weights.safetensors", "model.onnx", "model-int8.onnx"}
 
 
+@pytest.mark.parametrize(("option", "file"), [("--plain", "model-plain.onnx"), ("--keras", "model.keras")])
+def test_export_in_other_formats(cli, here, option, file):
+    """The model and its manifest stay as they are."""
+    before = (here / "runs" / "first" / "manifest.json").read_bytes()
+    code, out, _ = cli("export", "runs/first", option, "--out", "copy", "--json")
+    assert code == 0
+    assert json.loads(out)["file"] == "copy"
+    assert (here / "copy").read_bytes() == (here / "runs" / "first" / file).read_bytes()
+    assert (here / "runs" / "first" / "manifest.json").read_bytes() == before
+
+
+def test_predict_with_an_exported_file(cli, here, small):
+    Image.fromarray(small.test_images[0]).save("image.png")
+    code, out, err = cli("predict", "image.png", "--model", "runs/first/model.onnx", "--json")
+    assert code == 0
+    (answer,) = json.loads(out)
+    assert (answer["model"], answer["accepted"]) == ("runs/first/model.onnx", None)
+    assert answer["class"] == fmnist.Classifier.load("runs/first").classify(small.test_images[0]).class_index
+    assert "Model: runs/first/model.onnx" in err
+    code, _, err = cli("demo", "--model", "runs/first/model.onnx")
+    assert (code, "expected the folder of its run" in err) == (1, True)
+
+
 USAGE_ERRORS = [
+    ("export", "runs/first", "--int8", "--plain"),
     ("train", "--preset", "fats"),
     ("train", "--epochs", "0"),
     ("train", "--epochs", "many"),

@@ -193,7 +193,7 @@ def test_command_without_a_network(cli, tmp_path, monkeypatch, fashion):
     assert checks["Keras"]["found"] == "starts: tensorflow backend"
     assert checks["packages"]["status"] == checks["extras"]["status"] == "ok"
     assert checks["data set"]["status"] == "ok"
-    assert checks["Keras' download"]["found"].startswith("not needed: URLError")
+    assert checks["Keras' download"]["found"].startswith("not needed: the connection is refused")
     assert all(set(check) == {"name", "status", "found", "hint"} for check in checks.values())
     assert "This machine can train." in err
     assert modification_times(tmp_path) == {}
@@ -248,7 +248,7 @@ def test_silent_hosts_are_given_up(monkeypatch):
         started = time.monotonic()
         problems = doctor.request_hosts()
     assert time.monotonic() - started < 30
-    assert problems["silent"] == "TimeoutError: timed out"
+    assert problems["silent"] == "no answer in time"
     assert problems["unresolved"] == "no answer within 0.2 s"
     assert problems["failing"] == "ZeroDivisionError: division by zero"
 

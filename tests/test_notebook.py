@@ -1,11 +1,12 @@
 """The notebooks: executed as written, with the cells of their sources.
 
-`1-build` needs few packages and explains missing data; `walkthrough` has the network of the textbook preset.
+`1-build` needs few packages and explains missing data; `2-look-inside` shows what each trick of `fast` brings.
 """
 
 import ast
 import copy
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -18,13 +19,12 @@ from helpers import write_folder
 
 from fmnist.config import PRESETS
 from fmnist.models.networks import build_network
-from fmnist.models.weights import get_weights
-from fmnist.training.train import make_optimizer
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 NAMES = [path.stem for path in SCRIPTS]
 BUILD_FIGURES = 15
+LOOK_INSIDE_FIGURES = 12
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,16 @@ def test_executed_notebook_is_complete_and_the_same_on_every_machine(executed, n
     assert not re.search(r"/(root|home|tmp|Users)/", "".join(texts_of(executed[name])))
 
 
-def test_outputs_of_walkthrough(executed):
-    texts = texts_of(executed["walkthrough"])
-    assert len(figures_of(executed["walkthrough"])) == 14
-    errors = [text for text in texts if text.startswith("Error: ")]
-    assert [error.split(";")[0] for error in errors] == ["Error: no data folder a/folder/that/does/not/exist"]
-    assert any(re.search(r"^10,000 test pictures: 9\d\.\d\d% right", text) for text in texts)
+def test_outputs_of_look_inside(executed):
+    texts = "".join(texts_of(executed["2-look-inside"]))
+    assert len(figures_of(executed["2-look-inside"])) == LOOK_INSIDE_FIGURES
+    assert "Error" not in texts
+    assert re.search(r"^10,000 test images, accuracy 94\.\d\d%", texts, re.MULTILINE)
+    assert "accepted: False" in texts
+    ablation = json.loads((ROOT / "benchmarks" / "results" / "ablation.json").read_text())
+    for trick in ablation["tricks"]:
+        low, high = trick["gain_interval_95"]
+        assert f"{trick['gain_mean']:+10.2f}  ({low:+.2f} to {high:+.2f})" in texts
 
 
 def test_outputs_of_build(executed):
@@ -125,46 +129,29 @@ def test_build_says_what_to_do_without_data(sources, keras_home, capsys):
 def test_building_takes_the_names_of_scripts(build_notebook, monkeypatch, capsys):
     built = []
     monkeypatch.setattr(build_notebook, "build", lambda script: built.append(script.name))
-    for arguments in ([], ["1-build.py"], ["notebooks/walkthrough.py"]):
+    for arguments in ([], ["1-build.py"], ["notebooks/2-look-inside.py"]):
         monkeypatch.setattr(sys, "argv", ["build_notebook.py", *arguments])
         build_notebook.main()
-    assert built == [*[path.name for path in SCRIPTS], "1-build.py", "walkthrough.py"]
+    assert built == [*[path.name for path in SCRIPTS], "1-build.py", "2-look-inside.py"]
     monkeypatch.setattr(sys, "argv", ["build_notebook.py", "other.py"])
     with pytest.raises(SystemExit):
         build_notebook.main()
     assert "no script other.py" in capsys.readouterr().err
 
 
-def run_cells(source, *texts):
-    """Run the cells that contain these texts, in a new namespace, and return its network."""
+def test_network_of_build_is_that_of_the_textbook_preset(sources, capsys):
+    (cell,) = [cell for cell in sources["1-build"].cells if "def build_cnn" in cell.source]
     namespace = {"keras": keras}
-    for text in texts:
-        (cell,) = [cell for cell in source.cells if cell.cell_type == "code" and text in cell.source]
-        exec(cell.source, namespace)
-    return namespace["network"]
-
-
-def test_network_of_walkthrough_is_that_of_the_textbook_preset(sources, capsys):
-    network = run_cells(sources["walkthrough"], "keras.Sequential(", "network.compile(")
+    exec(cell.source, namespace)
     preset = build_network(PRESETS["textbook"], 10, "float32")
 
     def describe(network):
         """The layers without their names and seeds."""
-        return [
-            (type(layer).__name__, re.sub(r"'(name|seed)': [^,}]*", "", str({**layer.get_config(), "name": ""})))
-            for layer in network.layers
-        ]
+        layers = [(type(layer).__name__, {**layer.get_config(), "name": ""}) for layer in network.layers]
+        return [(kind, re.sub(r"'(name|seed)': [^,}]*", "", str(config))) for kind, config in layers]
 
-    assert describe(network) == describe(preset)
-    assert network.count_params() == preset.count_params() == 34_826
-    optimizer = make_optimizer(PRESETS["textbook"], num_steps=1)
-    assert {**network.optimizer.get_config(), "name": ""} == {**optimizer.get_config(), "name": ""}
-    assert network.loss == "categorical_crossentropy"
-    for name, value in get_weights(preset).items():
-        layer, variable = name.split("/")
-        index = [preset_layer.name for preset_layer in preset.layers].index(layer)
-        (found,) = [weight for weight in network.layers[index].weights if weight.name == variable]
-        assert (keras.ops.convert_to_numpy(found) == value).all()
+    assert describe(namespace["network"]) == describe(preset)
+    assert namespace["network"].count_params() == preset.count_params() == 34_826
     assert capsys.readouterr().out
 
 
@@ -175,14 +162,16 @@ def small_in_keras_home(small, keras_home):
 
 
 @pytest.mark.slow
-def test_walkthrough_runs_on_a_small_data_set(
-    build_notebook, sources, small_folder, small_in_keras_home, tmp_path, monkeypatch
-):
+def test_look_inside_runs_on_a_small_data_set(build_notebook, sources, small_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("FMNIST_DATA", str(small_folder))
-    notebook = build_notebook.execute(copy.deepcopy(sources["walkthrough"]), tmp_path)
+    for name in ("docs", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "notebooks").mkdir()
+    notebook = build_notebook.execute(copy.deepcopy(sources["2-look-inside"]), tmp_path / "notebooks")
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-    assert any(text.startswith("200 test pictures") for text in texts_of(notebook))
-    assert len(list((tmp_path / "runs").glob("fast-*/report.html"))) == 1
+    assert any(text.startswith("200 test images") for text in texts_of(notebook))
+    assert len(figures_of(notebook)) == LOOK_INSIDE_FIGURES
+    assert len(list((tmp_path / "notebooks" / "runs").glob("fast-*/report.html"))) == 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The documents are true: the commands, options, extras, files, modules and output that they show exist."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -23,7 +24,7 @@ MAX_README_LINES = 130
 MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
-    "model-int8.onnx", "manifest.json", "evaluation.json", "report.html",
+    "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "report.html",
 }  # fmt: skip
 CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"
@@ -177,6 +178,17 @@ def test_python_of_the_readme(monkeypatch, capsys):
     names = set(re.findall(r"fmnist\.(\w+)", block))
     assert names >= {"train", "evaluate", "load_model"}
     assert all(hasattr(fmnist, name) for name in names)
+
+
+def test_gains_of_the_tricks_are_those_that_were_measured():
+    result = json.loads((ROOT / "benchmarks" / "results" / "ablation.json").read_text())
+    for trick in result["tricks"]:
+        low, high = trick["gain_interval_95"]
+        row = f"| {trick['title']} | {trick['without']} | {trick['gain_mean']:+.2f} | {low:+.2f} to {high:+.2f} |"
+        assert row in read("docs/results.md")
+    assert f"n = {result['seeds']} seeds, {100 * result['accuracy_mean']:.2f} % with all tricks" in read(
+        "docs/results.md"
+    )
 
 
 def test_rest_requests_of_the_demo_exist():

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fmnist.models.registration import register_with_keras
+
 if TYPE_CHECKING:
     from fmnist.config import Config
     from fmnist.data.dataset import load
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from fmnist.runs.run import Run, open_run
     from fmnist.training.progress import LiveCurves
     from fmnist.training.train import resume, train
+
+register_with_keras()
 
 _MODULES = {
     "Classifier": "fmnist.inference.classifier",
@@ -68,7 +72,10 @@ def __getattr__(name: str) -> Any:
             raise
         from fmnist.errors import INSTALL_TRAINING
 
-        raise ImportError(f"fmnist.{name} needs the package {error.name}; {INSTALL_TRAINING} installs it") from error
+        hint = f"{INSTALL_TRAINING} installs it"
+        if error.name in {"torch", "jax", "openvino"}:  # only Keras imports these
+            hint = "Keras is told to use it by KERAS_BACKEND or keras.json: set KERAS_BACKEND=tensorflow, or install it"
+        raise ImportError(f"fmnist.{name} needs the package {error.name}; {hint}") from error
     globals()[name] = value
     return value
 

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import urllib.request
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from fmnist.data import download
 from fmnist.data.dataset import load
+from fmnist.data.network import check_host
 from fmnist.errors import INSTALL_TRAINING, FmnistError, one_line
 from fmnist.runs.environment import PACKAGES, cpu_name, has_native_bfloat16, num_cpus
 from fmnist.runs.folders import RUNS_FOLDER
@@ -242,7 +242,7 @@ def request_hosts() -> Problems:
     problems: Problems = dict.fromkeys(HOSTS, f"no answer within {TIMEOUT} s")
 
     def request(name: str) -> None:
-        problems[name] = _problem(lambda: _request(HOSTS[name]()))
+        problems[name] = _problem(lambda: check_host(HOSTS[name](), TIMEOUT))
 
     # Daemon threads, because name resolution has no time-out and must not delay the end of the process.
     threads = [threading.Thread(target=request, args=[name], daemon=True) for name in HOSTS]
@@ -251,10 +251,6 @@ def request_hosts() -> Problems:
     for thread in threads:
         thread.join(TIMEOUT + 1)
     return dict(problems)
-
-
-def _request(url: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).close()
 
 
 def _debian_url() -> str:

@@ -101,6 +101,11 @@ def read_bounded(
     """
     try:
         status = path.stat() if follow_links else path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            raise UnsuitableFileError(
+                f"{path} is a symbolic link; expected a regular file. If you trust it, copy its folder with links "
+                "resolved (`cp -rL`)"
+            )
         if not stat.S_ISREG(status.st_mode):
             raise UnsuitableFileError(f"{path} is {_file_type(status.st_mode)}; expected a regular file, so {hint}")
         if status.st_size > max_bytes:

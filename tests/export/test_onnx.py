@@ -1,8 +1,13 @@
 """The exported graph: complete, equal to Keras, usable with ONNX Runtime alone."""
 
+import json
+import shutil
+
+import cv2
 import keras
 import numpy as np
 import onnx
+import onnx.reference
 import onnxruntime
 import pytest
 from msgspec.structs import replace
@@ -14,8 +19,10 @@ from fmnist.data.dataset import normalize
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export import onnx as export
-from fmnist.export.graph import view_indices
+from fmnist.export.graph import select_view
+from fmnist.export.plain import export_plain
 from fmnist.models.weights import load_model, read_weights
+from fmnist.runs.run import open_run
 
 
 def softmax(values):
@@ -57,28 +64,92 @@ def test_views_and_temperature_are_in_the_graph(small_run, classifier, small):
     assert manifest.agreement.same_top1 is True
 
 
-def test_a_single_view_computes_a_single_view(small_run):
-    """The batch of the first convolution has one row per image instead of ten."""
-    model = onnx.load(small_run.onnx_path)
-    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
-    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(convolution.output[0]))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    images = np.zeros((4, 28, 28), np.uint8)
-    for options, expected in (({}, 40), ({"num_views": np.array(1, np.int32)}, 4)):
-        (rows,) = session.run([convolution.output[0]], {"images": images, **options})
-        assert len(rows) == expected
+@pytest.fixture(scope="module")
+def plain_file(small_run, tmp_path_factory):
+    run = open_run(shutil.copytree(small_run.folder, tmp_path_factory.mktemp("plain") / "run"))
+    export_plain(run)
+    return run.folder / "model-plain.onnx"
 
 
-@pytest.mark.parametrize(("num_views", "clipped"), [(0, 1), (-3, 1), (20, 10), (2**31 - 1, 10)])
-def test_num_views_is_clipped(small_run, small, num_views, clipped):
+def test_probabilities_are_first_and_the_file_describes_itself(small_run, classifier, small):
     session = onnxruntime.InferenceSession(small_run.onnx_path)
-    found, expected = (
-        session.run(None, {"images": small.test_images[:4], "num_views": np.array(value, np.int32)})
-        for value in (num_views, clipped)
+    assert session.get_outputs()[0].name == "probabilities"
+    assert [value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())] == ["num_images"] * 4
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(metadata["class_names"])) == small.class_names
+    assert "0 to 255" in metadata["description"]
+    np.testing.assert_array_equal(
+        session.run(None, {"images": small.test_images})[0], classifier.predict(small.test_images)
     )
-    for found_output, expected_output in zip(found, expected, strict=True):
-        assert len(found_output) == 4
-        np.testing.assert_array_equal(found_output, expected_output)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model-plain.onnx"])
+def test_nothing_is_logged_when_a_graph_is_opened(plain_file, name, capfd):
+    onnxruntime.InferenceSession(plain_file.with_name(name))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_is_opened_without_its_run(small_run, classifier, small, tmp_path):
+    path = tmp_path / "copied.onnx"
+    path.write_bytes(small_run.onnx_path.read_bytes())
+    opened = fmnist.Classifier.load(path)
+    assert opened.class_names == small.class_names
+    assert opened.name == str(path)
+    np.testing.assert_array_equal(opened.predict(small.test_images), classifier.predict(small.test_images))
+    prediction = opened.classify(small.test_images[0])
+    assert (prediction.accepted, prediction.confidence) == (None, None)
+
+
+@pytest.mark.parametrize("value", [None, "", "{", "[]", '["a", "a"]', '["a\\u0007", "b"]', "[" * 10_000])
+def test_a_file_without_class_names_is_refused(small_run, value, tmp_path):
+    model = onnx.load(small_run.onnx_path)
+    onnx.helper.set_model_props(model, {} if value is None else {"class_names": value})
+    path = tmp_path / "other.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(FmnistError, match="has no class names in its metadata; name the folder of its run"):
+        fmnist.Classifier.load(path)
+
+
+def test_a_plain_graph_is_a_single_view_with_few_operations(plain_file, classifier, small):
+    opened = fmnist.Classifier.load(plain_file)
+    outputs = opened.outputs(small.test_images)
+    assert list(outputs) == ["probabilities"]
+    expected = classifier.outputs(small.test_images)["probabilities_single_view"]
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+    assert opened.class_names == small.class_names
+    assert opened.classify(small.test_images[0]).accepted is None
+    model = onnx.load(plain_file)
+    assert {entry.version for entry in model.opset_import if entry.domain == ""} == {13}
+    assert not {"Squeeze", "Gather", "Loop", "If"} & {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.slow
+def test_the_reference_evaluator_gives_the_same_probabilities(small_run, classifier, small):
+    """For the plain graph it does not: before opset 14 it trains batch normalization."""
+    evaluator = onnx.reference.ReferenceEvaluator(onnx.load(small_run.onnx_path))
+    (probabilities,) = evaluator.run(["probabilities"], {"images": small.test_images[:5]})
+    np.testing.assert_allclose(probabilities, classifier.predict(small.test_images[:5]), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_plain_graph_is_read_by_opencv(plain_file, small):
+    network = cv2.dnn.readNetFromONNX(str(plain_file))
+    network.setInput(small.test_images[:5])
+    probabilities = network.forward()
+    assert probabilities.shape == (5, 10)
+    np.testing.assert_allclose(
+        probabilities, fmnist.Classifier.load(plain_file).predict(small.test_images[:5]), atol=1e-4
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["model.onnx", "model-plain.onnx"])
+def test_graphs_are_read_by_openvino(plain_file, small, file):
+    openvino = pytest.importorskip("openvino")
+    path = plain_file.with_name(file)
+    compiled = openvino.Core().compile_model(str(path), "CPU")
+    probabilities = compiled(small.test_images[:5])[0]
+    np.testing.assert_allclose(probabilities, fmnist.Classifier.load(path).predict(small.test_images[:5]), atol=2e-2)
 
 
 def test_features_are_the_input_of_the_last_layer(small_run, classifier, small):
@@ -93,13 +164,12 @@ def test_features_are_the_input_of_the_last_layer(small_run, classifier, small):
     np.testing.assert_allclose(outputs["probabilities_single_view"], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("view", [(False, 1, -2), (True, 0, 0), (False, -1, 0)])
-def test_view_indices_mirror_and_shift_an_image(view, small):
+@pytest.mark.parametrize("view", [(False, 1, -2), (True, 0, 0), (False, -1, 0), (True, 2, 1)])
+def test_a_view_is_mirrored_and_shifted(view, small):
     is_mirrored, down, right = view
     image = small.test_images[0]
     expected = np.roll(np.pad(image[:, ::-1] if is_mirrored else image, 3), (down, right), (0, 1))[3:-3, 3:-3]
-    rows, columns = view_indices(view, padding=2)
-    assert (np.pad(image, 2)[np.ix_(rows, columns)] == expected).all()
+    assert (select_view(np.pad(image, 2)[np.newaxis], view, padding=2)[0] == expected).all()
 
 
 def test_a_second_export_gives_the_same_predictions(copied_run, classifier, small):
@@ -138,8 +208,8 @@ def test_a_graph_that_disagrees_with_keras_is_not_exported(copied_run, monkeypat
     before = copied_run.onnx_path.read_bytes()
     to_onnx = export.to_onnx
 
-    def changed(graph):
-        model = onnx.load_from_string(to_onnx(graph))
+    def changed(graph, class_names):
+        model = onnx.load_from_string(to_onnx(graph, class_names))
         tensor = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
         array = onnx.numpy_helper.to_array(tensor) + np.float32(0.01)
         tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))

@@ -14,24 +14,13 @@ from fmnist.errors import FmnistError
 from fmnist.inference import photo
 
 
-def test_a_single_view_gives_the_single_view_probabilities(classifier, small):
-    images = small.test_images[:101]
-    single = classifier.outputs(images, single_view=True)
-    averaged = classifier.outputs(images)
-    for name in ("probabilities", "probabilities_single_view"):
-        np.testing.assert_allclose(single[name], averaged["probabilities_single_view"], atol=1e-6)
-    np.testing.assert_allclose(single["features"], averaged["features"], atol=1e-4)
-    assert (classifier.predict(images, single_view=True) == single["probabilities"]).all()
-    assert not np.allclose(single["probabilities"], averaged["probabilities"], atol=1e-3)
-
-
-def test_a_graph_without_num_views_does_not_support_a_single_view(small_run):
-    graph = onnx.load(small_run.onnx_path)
-    del graph.graph.input[1]
-    old = fmnist.Classifier(graph.SerializeToString(), CLASS_NAMES, "old")
-    assert old.predict(np.zeros((1, 28, 28), np.uint8)).shape == (1, 10)
-    with pytest.raises(FmnistError, match="graph of old does not support a single view; `fmnist export`"):
-        old.predict(np.zeros((1, 28, 28), np.uint8), single_view=True)
+def test_a_graph_with_the_former_input_num_views_is_opened(small_run, small):
+    """Runs of earlier versions have it, with a default value."""
+    model = onnx.load(small_run.onnx_path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("num_views", onnx.TensorProto.INT32, []))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(10, np.int32), "num_views"))
+    opened = fmnist.Classifier(model.SerializeToString(), CLASS_NAMES, "old")
+    assert opened.predict(small.test_images[:3]).shape == (3, 10)
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 99, 101, 250])

@@ -247,7 +247,7 @@ def test_features_of_nan_are_refused():
     model.graph.node[1].output[0] = "flat"
     model.graph.node[2].input[0] = "flat"
     model.graph.node.append(helper.make_node("Mul", ["flat", "nan"], ["features"]))
-    with pytest.raises(FmnistError, match="features of 1 images or with NaN"):
+    with pytest.raises(FmnistError, match=r"returns features of shape \(1, 784\) or with NaN"):
         fmnist.Classifier(model.SerializeToString(), NAMES).predict(np.ones((1, 28, 28), np.uint8))
 
 

@@ -96,7 +96,7 @@ def test_whitening_leaves_other_networks_unchanged(small):
 
 @pytest.mark.parametrize("shape", [(3, 3, 18, 32), (3, 3, 32, 32), (3, 3, 64, 32)])
 def test_dirac_is_the_identity_on_the_first_channels(shape):
-    kernel = networks.dirac(random.Random(0), shape)
+    kernel = networks.Dirac(0)(shape)
     image = np.random.default_rng(0).random((1, 5, 5, shape[2]), np.float32)
     outputs = keras.ops.convert_to_numpy(keras.ops.conv(image, kernel, padding="same"))
     shared = min(shape[2:])
@@ -137,14 +137,14 @@ def test_jax_computes_on_its_own_device(device, precision, name, monkeypatch):
 def test_initial_weights_ignore_other_users_of_the_global_generators(monkeypatch):
     """Another thread may draw from them at any time."""
     expected = get_weights(build_network(PRESETS["tiny"], 10, "float32"))
-    real = networks.dirac
+    real = networks.Dirac.__call__
 
     def disturbed(*arguments, **options):
         random.random()
         np.random.rand()
         return real(*arguments, **options)
 
-    monkeypatch.setattr(networks, "dirac", disturbed)
+    monkeypatch.setattr(networks.Dirac, "__call__", disturbed)
     random.seed(1)
     before = random.getstate()
     found = get_weights(build_network(PRESETS["textbook"], 10, "float32"))

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 import fmnist
+from fmnist.config import PRESETS
 from fmnist.data.dataset import evenly_spaced
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256
@@ -67,6 +69,42 @@ def test_full_training_has_no_validation(config, small, tmp_path, no_export):
     (row,) = run.history()
     assert row["val_accuracy"] is None
     assert row["accuracy"] is not None
+
+
+@pytest.mark.parametrize("floatx", ["float16", "float64"])
+def test_settings_of_keras_change_nothing(config, small, tmp_path, no_export, floatx):
+    """An old keras.json names another type of numbers, or the other order of axes."""
+    expected = fmnist.train(config, dataset=small, folder=tmp_path / "plain")
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        run = fmnist.train(config, dataset=small, folder=tmp_path / floatx)
+        assert (keras.config.floatx(), keras.config.image_data_format()) == (floatx, "channels_first")
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
+    assert sha256(run.weights_path.read_bytes()) == sha256(expected.weights_path.read_bytes())
+
+
+def test_a_preset_can_be_named(small, tmp_path, no_export, monkeypatch):
+    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["textbook"], preset="quick", epochs=1))
+    assert fmnist.train("quick", dataset=small, folder=tmp_path / "run").config.preset == "quick"
+    with pytest.raises(FmnistError, match="unknown preset 'fats'; expected one of"):
+        fmnist.train("fats", dataset=small)
+
+
+@pytest.mark.parametrize("callback", [keras.callbacks.LearningRateScheduler(abs), keras.callbacks.ReduceLROnPlateau()])
+def test_callbacks_that_set_a_scheduled_learning_rate_are_refused(callback, small, tmp_path):
+    config = fmnist.Config.from_preset("fast")
+    with pytest.raises(FmnistError, match=f"{type(callback).__name__} sets the learning rate, but that of fast decays"):
+        fmnist.train(config, [callback], dataset=small, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("verbose", "is_shown"), [(True, True), (False, False), (None, False)])
+def test_progress_is_shown_where_a_person_watches(config, small, tmp_path, no_export, verbose, is_shown, capsys):
+    fmnist.train(config, dataset=small, folder=tmp_path / "run", verbose=verbose)
+    assert capsys.readouterr().err.startswith("epoch 1/1  loss") == is_shown
 
 
 def test_folder_that_is_not_empty_is_refused(config, small, tmp_path):

@@ -136,7 +136,7 @@ def train(
     with explain_interruption(folder, remove_if_empty=not (resume or run)):
         stderr_console.print(f"{'Resuming' if resume else 'Training'} {config.preset} in {folder}", soft_wrap=True)
         with progress.ProgressBar(stderr_console) as bar:
-            finished = start([bar, *callbacks], dataset=dataset)
+            finished = start([bar, *callbacks], dataset=dataset, verbose=False)
     document = training_summary(finished)
     console = console_for(as_json)
     if document["val_accuracy"] is not None:

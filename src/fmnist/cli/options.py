@@ -20,7 +20,7 @@ DataFolder = Annotated[
 ModelFolder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a finished run. `pretrained` is the model for photos that comes with fmnist.",
+        help="Folder of a finished run, or an exported .onnx file. `pretrained` is the model that comes with fmnist.",
         show_default="pretrained",
     ),
 ]
@@ -35,13 +35,19 @@ def find_run(folder: Path | None) -> "Run":
     return open_run(folder) if folder else newest_finished_run()
 
 
-def find_model(folder: Path | None) -> "Run":
-    """Open a run folder, or the pretrained model: other models have seen studio images only."""
+def find_model(path: Path | None) -> "Run | Path":
+    """Open a run folder, or the pretrained model: other models have seen studio images only. An ONNX file stays a path.
+
+    Raises:
+        FmnistError: if there is neither.
+    """
     from fmnist.runs.run import open_pretrained, open_run
 
-    if folder is None or (folder == PRETRAINED and not folder.exists()):
+    if path is None or (path == PRETRAINED and not path.exists()):
         return open_pretrained()
-    return open_run(folder)
+    if path.suffix == ".onnx" and not path.is_dir():
+        return path
+    return open_run(path)
 
 
 def require_backend(backend: str | None) -> None:

@@ -89,6 +89,8 @@ def demo(
     from fmnist.inference.classifier import Classifier
 
     run = find_model(model)
+    if isinstance(run, Path):
+        raise FmnistError(f"{run} is a file; expected the folder of its run, which has also its rejection rule")
     classifier = Classifier.load(run)
     application = server.create_app(classifier, run.manifest(), server.find_samples(run))
     with server.listen(port) as listener:
@@ -105,31 +107,48 @@ def demo(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run with weights.")],
     int8: Annotated[bool, typer.Option("--int8", help="Quantize the run's graph: a quarter of the size.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Write a graph of a single view for other runtimes, as OpenCV.")
+    ] = False,
+    keras: Annotated[
+        bool, typer.Option("--keras", help="Write the network in Keras' format, with layers of Keras alone.")
+    ] = False,
     destination: Annotated[
-        Path | None, typer.Option("--out", help="Also copy the graph to this file.", show_default=False)
+        Path | None, typer.Option("--out", help="Also copy the exported file to this one.", show_default=False)
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a run's model.onnx and manifest again, or its model-int8.onnx."""
+    """Write a run's model.onnx and manifest again, or another format of its model."""
+    if int8 + plain + keras > 1:
+        raise typer.BadParameter("expected one of --int8, --plain and --keras at a time", param_hint="'fmnist export'")
     from fmnist.cli import tables
-    from fmnist.files import write_atomic
+    from fmnist.files import MAX_MODEL_BYTES, read_bounded, write_atomic
     from fmnist.runs.run import open_run
-    from fmnist.runs.schemas import INT8_FILE
+    from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE, KERAS_FILE, PLAIN_FILE
 
     chosen = open_run(run)
     if not (int8 and chosen.manifest_path.is_file()):
         require_backend("tensorflow")
         with quiet_stderr():
+            from fmnist.export.keras_file import export_keras
             from fmnist.export.onnx import export_run
-        manifest = export_run(chosen)
+            from fmnist.export.plain import export_plain
+    if not (int8 or plain or keras) or not chosen.manifest_path.is_file():
+        export_run(chosen)
     if int8:
         from fmnist.export.quantize import quantize_run
 
-        manifest = quantize_run(chosen)
-    path = chosen.folder / INT8_FILE if int8 else chosen.onnx_path
+        quantize_run(chosen)
+    elif plain:
+        export_plain(chosen)
+    elif keras:
+        export_keras(chosen)
+    manifest = chosen.manifest()
+    file = INT8_FILE if int8 else PLAIN_FILE if plain else KERAS_FILE if keras else GRAPH_FILE
+    path = chosen.folder / file
     if destination:
-        write_atomic(destination, chosen.read_graph(path.name, manifest))
+        write_atomic(destination, read_bounded(path, MAX_MODEL_BYTES, "export again"))
     console = console_for(as_json)
     if int8 and manifest.int8:
         console.print(tables.int8_sentence(manifest.int8))

@@ -16,7 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fmnist.data.formats import DamagedFileError, read_idx
-from fmnist.errors import FmnistError
+from fmnist.data.network import describe_network_error
+from fmnist.errors import FmnistError, one_line
 from fmnist.files import sha256, write_atomic
 
 log = logging.getLogger("fmnist")
@@ -110,12 +111,10 @@ def _download_as_keras_does(new_folder: NewFolder) -> Path:
                 response.raise_for_status()
                 for chunk in response.iter_content(CHUNK_BYTES):
                     file.write(chunk)
-    except requests.Timeout as error:
-        raise FmnistError(f"no answer within {TIMEOUT_SECONDS} s") from error
-    except requests.ConnectionError as error:
-        raise FmnistError("no connection to Keras' host") from error
-    except requests.RequestException as error:
-        raise FmnistError(f"Keras' host refused ({error})") from error
+    except OSError as error:  # also what requests raises, even for a REQUESTS_CA_BUNDLE that names no file
+        if error.errno:  # of the disk
+            raise
+        raise FmnistError(describe_network_error(error)) from error
     return folder
 
 
@@ -186,8 +185,8 @@ def load_verified() -> tuple[dict[str, bytes], str]:
             try:
                 folder = locate(new_folder)
                 contents = read_verified(folder)
-            except FmnistError as error:
-                tried.append(f"{source} ({error})")
+            except (FmnistError, OSError) as error:  # one source's failure is not the end
+                tried.append(f"{source} ({one_line(error)})")
                 if locate is _in_keras_cache:
                     _rename_damaged_files()
                 continue

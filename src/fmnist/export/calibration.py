@@ -52,8 +52,9 @@ def calibrate(run: Run, network: keras.Sequential, split: Split, data_sha256: di
         split: its training and validation images.
         data_sha256: hashes of its data.
     """
-    graph = CompleteGraph(network, run.config.tta_views, temperature=1.0)
-    rule = fit_rejection_rule(graph.numpy_outputs, split)
+    views = run.config.tta_views
+    graph, single_view = (CompleteGraph(network, each, temperature=1.0) for each in (views, views[:1]))
+    rule = fit_rejection_rule(single_view.numpy_outputs, split)
     if len(split.val_images):
         return _fit_on_validation(run, graph, rule, split)
     other = find_calibration_run(run, data_sha256)
@@ -76,7 +77,7 @@ def calibrate(run: Run, network: keras.Sequential, split: Split, data_sha256: di
 def fit_rejection_rule(outputs: Outputs, split: Split) -> RejectionRule:
     """Estimate where the classes are among a model's features, from training images. Scale and threshold are unset."""
     indices = evenly_spaced(len(split.train_images), NUM_FITTED_IMAGES)
-    features = outputs(split.train_images[indices], single_view=True)["features"]
+    features = outputs(split.train_images[indices])["features"]
     return RejectionRule.fit(features, split.train_labels[indices])
 
 

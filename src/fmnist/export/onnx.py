@@ -1,27 +1,21 @@
 """Export: from trained weights to `model.onnx` and `manifest.json`. What is evaluated later is this file."""
 
-import contextlib
-import io
 import logging
 import os
 import subprocess
 import sys
-import tempfile
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
-import onnx
 from msgspec.structs import replace
 
-from fmnist.config import IMAGE_SIZE
 from fmnist.data.dataset import Dataset, Split, evenly_spaced, load_from
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export.calibration import calibrate
 from fmnist.export.graph import CompleteGraph
+from fmnist.export.onnx_file import to_onnx
 from fmnist.files import (
     LOCKED_FOLDER,
     MAX_MODEL_BYTES,
@@ -32,7 +26,7 @@ from fmnist.files import (
     write_atomic,
 )
 from fmnist.inference.classifier import Classifier
-from fmnist.models.networks import build_network
+from fmnist.models.networks import build_network, keras_defaults
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
 from fmnist.runs.run import Run, remove_exports
@@ -99,6 +93,7 @@ def read_trained(run: Run, dataset: Dataset) -> TrainedNetwork:
     return TrainedNetwork(read_weights(run), run.history(), environment.precision)
 
 
+@keras_defaults()
 def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset, split: Split) -> Manifest:
     """Calibrate a trained network, write its ONNX graph and then, last of all, the manifest.
 
@@ -136,7 +131,7 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
     expected, as_trained_probabilities = (
         each.numpy_outputs(checked)["probabilities"] for each in (graph, graph_as_trained)
     )
-    content = to_onnx(graph)
+    content = to_onnx(graph, dataset.class_names)
     found = Classifier(content, dataset.class_names).predict(checked)
     agreement = check_agreement(found, expected, float(np.abs(as_trained_probabilities - expected).max()))
 
@@ -176,25 +171,6 @@ def _predicts_the_same(previous: Manifest, manifest: Manifest) -> bool:
     return previous.sha256[WEIGHTS_FILE] == manifest.sha256[WEIGHTS_FILE] and all(
         getattr(previous, name) == getattr(manifest, name) for name in PREDICTION_FIELDS
     )
-
-
-def to_onnx(graph: CompleteGraph) -> bytes:
-    """Convert a complete graph to the content of an ONNX file."""
-    signature = [
-        keras.InputSpec("uint8", (None, IMAGE_SIZE, IMAGE_SIZE), name="images"),
-        keras.InputSpec("int32", (), name="num_views"),
-    ]
-    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
-        # Keras uses a name that NumPy deprecates.
-        warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
-        path = Path(scratch) / GRAPH_FILE
-        with contextlib.redirect_stdout(io.StringIO()):
-            graph.export(path, format="onnx", verbose=False, input_signature=signature)
-        exported = onnx.load(path)
-    # An initializer makes an input optional.
-    exported.graph.initializer.append(onnx.numpy_helper.from_array(np.array(len(graph.rows), np.int32), "num_views"))
-    content: bytes = exported.SerializeToString()
-    return content
 
 
 def check_agreement(found: np.ndarray, expected: np.ndarray, difference_as_trained: float) -> Agreement:

@@ -13,20 +13,17 @@ from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256, write_atomic
 from fmnist.inference.classifier import Classifier
-from fmnist.inference.runtime import onnxruntime
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import INT8_FILE, Int8Record, Manifest
 
 # isort: split
-from onnxruntime import quantization  # after fmnist.inference.runtime, which turns telemetry off
+from onnxruntime import quantization  # after the classifier has imported onnxruntime, without telemetry
 
 NUM_CALIBRATION_IMAGES = 500
 """Training images, in every view, whose largest activations set the scales. Four times as many change nothing."""
 NUM_COMPARED_IMAGES = 5_000
 """Training images on which the graphs are compared if a run has no validation split."""
 BATCH_SIZE = 100
-WARNING, ERROR = 2, 3
-"""ONNX Runtime's severity levels; WARNING is its default."""
 MIN_SAME_TOP1 = 0.9
 """Rounding changes the class of a few images in a thousand. Below this fraction the graph is broken."""
 
@@ -78,15 +75,6 @@ def quantize(content: bytes, images: np.ndarray) -> bytes:
     Returns:
         The content of the quantized graph, with the same inputs and outputs.
     """
-    # ONNX Runtime warns for every session of the calibration that the input num_views has a default value.
-    onnxruntime.set_default_logger_severity(ERROR)
-    try:
-        return _quantize(content, images)
-    finally:
-        onnxruntime.set_default_logger_severity(WARNING)
-
-
-def _quantize(content: bytes, images: np.ndarray) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
         plain, folded, quantized = (Path(scratch) / f"{name}.onnx" for name in ("plain", "folded", "quantized"))
         onnx.save(move_pooling_last(onnx.load_from_string(content)), plain)
@@ -169,7 +157,8 @@ def shorten_names(model: onnx.ModelProto) -> None:
         node.ClearField("name")
         node.ClearField("doc_string")
     del model.graph.value_info[:]
-    del model.metadata_props[:]
+    metadata = {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith("onnx.")}
+    onnx.helper.set_model_props(model, metadata)
 
 
 def compare(original: Classifier, quantized: Classifier, split: Split, num_bytes: int) -> Int8Record:

@@ -1,5 +1,6 @@
 """Classify images and photos with ONNX Runtime. All predictions of this package are made here."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -7,9 +8,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.data.dataset import CLASS_NAMES, check_images
+from fmnist.data.dataset import CLASS_NAMES, are_class_names, check_images
 from fmnist.errors import FmnistError, one_line, printable
-from fmnist.files import sha256
+from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.inference import photo, picture
 from fmnist.inference.onnx_check import check_graph
 from fmnist.inference.prediction import ClassProbability, Prediction
@@ -21,7 +22,9 @@ from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE
 
 BATCH_SIZE = 100
 """Images per call, each in every view. Larger batches are no faster on two cores and need more memory."""
-PROBABILITIES = ("probabilities", "probabilities_single_view")
+OUTPUTS = ("probabilities", "probabilities_single_view", "features")
+PLAIN_OUTPUTS = ("probabilities",)
+"""Of a graph by `fmnist export --plain`."""
 PRETRAINED_NAME = "the pretrained model"
 
 
@@ -38,22 +41,21 @@ class Classifier:
     def __init__(
         self,
         onnx: bytes,
-        class_names: Sequence[str],
+        class_names: Sequence[str] | None = None,
         name: str = "model",
         rejection_rule: RejectionRule | None = None,
     ):
-        """Open a complete graph, as `fmnist export` writes it.
+        """Open a graph, as `fmnist export` writes it.
 
         Args:
             onnx: the content of the ONNX file.
-            class_names: one name per class.
+            class_names: one name per class. None takes those in the file's metadata.
             name: the model's name in predictions and error messages.
             rejection_rule: decides which predictions are accepted; None makes no such decision.
 
         Raises:
             FmnistError: if the graph is damaged, not safe to open, or does not fit the other arguments.
         """
-        self.class_names = tuple(class_names)
         self.rejection_rule = rejection_rule
         self.name = name
         self.sha256 = sha256(onnx)
@@ -63,24 +65,26 @@ class Classifier:
         except Exception as error:
             raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {one_line(error)}") from error
         _check_interface(self._session, name)
+        self.class_names = tuple(class_names or _read_class_names(self._session, name))
         widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
         if widths["probabilities"] != len(self.class_names):
             raise FmnistError(
                 f"the graph of {name} has {widths['probabilities']} classes; expected {len(self.class_names)}, as many "
                 "as there are class names"
             )
-        if rejection_rule and len(rejection_rule.projection) != widths["features"]:
+        if rejection_rule and len(rejection_rule.projection) != widths.get("features"):
             raise FmnistError(
-                f"the graph of {name} has {widths['features']} features; expected "
+                f"the graph of {name} has {widths.get('features', 'no')} features; expected "
                 f"{len(rejection_rule.projection)}, as in its rejection rule"
             )
 
     @classmethod
     def load(cls, run: Run | str | Path | None = None, *, int8: bool = False) -> "Classifier":
-        """Open the model of a finished run.
+        """Open the model of a finished run, or an ONNX file that `fmnist export` has written.
 
         Args:
-            run: the run or its folder; None loads the pretrained model.
+            run: the run or its folder, or a file whose name ends in `.onnx`; None loads the pretrained model. The
+                predictions of a file have no confidence: its rejection rule is in the manifest of its run.
             int8: load the quantized graph, which `fmnist export --int8` writes: smaller, faster, a little less
                 accurate. The pretrained model is always quantized.
 
@@ -90,6 +94,9 @@ class Classifier:
         if run is None:
             run = open_pretrained()
         elif not isinstance(run, Run):
+            if Path(run).suffix == ".onnx" and not Path(run).is_dir():
+                content = read_bounded(Path(run), MAX_MODEL_BYTES, "`fmnist export` writes one", follow_links=True)
+                return cls(content, name=printable(str(run)))
             run = open_run(run)
         manifest = run.manifest()
         graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else GRAPH_FILE, manifest)
@@ -97,37 +104,32 @@ class Classifier:
         name = PRETRAINED_NAME if run.is_pretrained else printable(str(run.folder))
         return cls(graph, manifest.class_names, name, rule)
 
-    def predict(self, images: np.ndarray, *, single_view: bool = False) -> np.ndarray:
+    def predict(self, images: np.ndarray) -> np.ndarray:
         """Compute the probabilities of images in the format of the data set.
 
         Args:
             images: (n, 28, 28) uint8, bright garment on black.
-            single_view: use each image only as it is, without test-time augmentation: faster, a little less accurate.
 
         Returns:
             (n, classes) float32; each row sums to 1.
 
         Raises:
-            FmnistError: if the images have another shape or dtype, or the graph does not support a single view.
+            FmnistError: if the images have another shape or dtype.
         """
-        return self.outputs(images, single_view=single_view)["probabilities"]
+        return self.outputs(images)["probabilities"]
 
-    def outputs(self, images: np.ndarray, *, single_view: bool = False) -> dict[str, np.ndarray]:
-        """Compute all outputs of the graph. Arguments and errors as in `predict`.
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute all outputs of the graph. Argument and errors as in `predict`.
 
         Returns:
-            `probabilities` and `probabilities_single_view`, (n, classes), and `features`, (n, width), all float32.
+            `probabilities` and `probabilities_single_view`, (n, classes), and `features`, (n, width), all float32. A
+            plain graph has `probabilities` only.
         """
         check_images(images)
-        if single_view and not self._session.get_overridable_initializers():
-            raise FmnistError(
-                f"the graph of {self.name} does not support a single view; `fmnist export` writes one that does"
-            )
-        options = {"num_views": np.array(1, np.int32)} if single_view else {}
         names = [output.name for output in self._session.get_outputs()]
         batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)] or [images]
         try:
-            results = [self._session.run(names, {"images": batch, **options}) for batch in batches]
+            results = [self._session.run(names, {"images": batch}) for batch in batches]
             outputs = {
                 name: np.concatenate(parts) for name, parts in zip(names, zip(*results, strict=True), strict=True)
             }
@@ -137,18 +139,13 @@ class Classifier:
         return outputs
 
     def _check_outputs(self, outputs: dict[str, np.ndarray], num_images: int) -> None:
-        shape = (num_images, len(self.class_names))
-        for name in PROBABILITIES:
-            if outputs[name].shape != shape or not np.isfinite(outputs[name]).all():
+        for name, values in outputs.items():
+            width = values.shape[1] if name == "features" else len(self.class_names)
+            if values.shape != (num_images, width) or not np.isfinite(values).all():
                 raise FmnistError(
-                    f"the graph of {self.name} returns {name} of shape {outputs[name].shape} or with NaN or infinity; "
-                    f"expected finite numbers of shape {shape}"
+                    f"the graph of {self.name} returns {name} of shape {values.shape} or with NaN or infinity; "
+                    f"expected finite numbers of shape {(num_images, width)}"
                 )
-        if len(outputs["features"]) != num_images or not np.isfinite(outputs["features"]).all():
-            raise FmnistError(
-                f"the graph of {self.name} returns features of {len(outputs['features'])} images or with NaN or "
-                f"infinity; expected finite numbers for {num_images} images"
-            )
 
     @overload
     def classify(
@@ -264,8 +261,23 @@ def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
     outputs = {part.name: (part.type, len(part.shape)) for part in session.get_outputs()}
     if inputs != {"images": ("tensor(uint8)", 3, IMAGE_SIZE, IMAGE_SIZE)}:
         raise FmnistError(f"the graph of {name} has inputs {inputs}; expected images, uint8 of shape (n, 28, 28)")
-    if outputs != dict.fromkeys((*PROBABILITIES, "features"), ("tensor(float)", 2)):
+    if outputs not in [dict.fromkeys(names, ("tensor(float)", 2)) for names in (OUTPUTS, PLAIN_OUTPUTS)]:
         raise FmnistError(
-            f"the graph of {name} has outputs {outputs}; expected {', '.join(PROBABILITIES)} and features, float32 "
+            f"the graph of {name} has outputs {outputs}; expected {', '.join(OUTPUTS[:-1])} and {OUTPUTS[-1]}, float32 "
             "with two dimensions"
         )
+
+
+def _read_class_names(session: onnxruntime.InferenceSession, name: str) -> list[str]:
+    """Return the class names in the metadata of a graph."""
+    text = session.get_modelmeta().custom_metadata_map.get("class_names", "")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not are_class_names(names):
+        raise FmnistError(
+            f"the graph of {name} has no class names in its metadata; name the folder of its run, or export it again"
+        )
+    found: list[str] = names
+    return found

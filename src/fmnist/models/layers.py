@@ -10,6 +10,7 @@ EPSILON = 1e-3
 """Added to the variance, as in `keras.layers.BatchNormalization`."""
 
 
+@keras.saving.register_keras_serializable("fmnist")
 class FusedBatchNormalization(keras.layers.Layer):
     """Batch normalization over the last axis of (n, height, width, channels), with an offset and without a scale.
 
@@ -27,6 +28,10 @@ class FusedBatchNormalization(keras.layers.Layer):
         """
         super().__init__(**options)
         self.momentum = momentum
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "momentum": self.momentum}
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the offset and the running mean and variance, in float32 under any dtype policy."""

@@ -15,6 +15,7 @@ EPSILON = 1e-7
 """Avoids division by zero."""
 
 
+@keras.saving.register_keras_serializable("fmnist")
 class Muon(keras.optimizers.Optimizer):
     """Muon for convolution kernels, Adam for all other variables.
 
@@ -34,6 +35,10 @@ class Muon(keras.optimizers.Optimizer):
         """
         super().__init__(learning_rate=learning_rate, **options)
         self.momentum, self.adam_lr_ratio = momentum, adam_lr_ratio
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {**super().get_config(), "momentum": self.momentum, "adam_lr_ratio": self.adam_lr_ratio}
 
     def build(self, variables: list[keras.Variable]) -> None:
         """Create the momentum of each variable and, for Adam, its second moment."""

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,15 +67,15 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
     Args:
         layout: a key of `LAYOUTS`.
         num_classes: number of probabilities.
-        rng: draws the seeds of initial weights: those of the whitening layer and of the head when the layers are
-            created, then those of the convolutions when the network is built.
+        rng: draws the seeds of initial weights: that of the whitening layer, of the head, then of each convolution.
     """
+    whitening_initializer, head_initializer = glorot(rng), glorot(rng)
     whitening = layers.Conv2D(
         WHITENING_FILTERS,
         WHITENING_SIZE,
         use_bias=False,
         trainable=False,
-        kernel_initializer=glorot(rng),
+        kernel_initializer=whitening_initializer,
         name="whitening",
     )
     stack: list[keras.Layer] = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), whitening]
@@ -87,14 +88,14 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
             continue
         number += 1
         convolution = layers.Conv2D(
-            item, 3, padding="same", use_bias=False, kernel_initializer=partial(dirac, rng), name=f"conv{number}"
+            item, 3, padding="same", use_bias=False, kernel_initializer=Dirac(draw_seed(rng)), name=f"conv{number}"
         )
         stack += [*after_pooling, convolution]
         after_pooling = [FusedBatchNormalization(name=f"norm{number}"), layers.ReLU(name=f"relu{number}")]
     stack += [
         *after_pooling,
         layers.GlobalMaxPooling2D(name="global_pool"),
-        layers.Dense(num_classes, kernel_initializer=glorot(rng), name="head"),
+        layers.Dense(num_classes, kernel_initializer=head_initializer, name="head"),
         layers.Rescaling(LOGITS_SCALE, name="logits"),
         # float32 under any policy, for the loss and the metrics
         layers.Softmax(dtype="float32", name="softmax"),
@@ -112,27 +113,43 @@ def glorot(rng: random.Random) -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform(seed=draw_seed(rng))
 
 
-def dirac(rng: random.Random, shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndarray:
+@keras.saving.register_keras_serializable("fmnist")
+class Dirac(keras.initializers.Initializer):
     """Initialize a convolution kernel to the identity on the first channels and to random values on the others.
 
     The random values are uniform within 1 / sqrt(height * width * inputs), PyTorch's default. Source: the CIFAR-10
     speedruns.
-
-    Args:
-        rng: draws the seed of the random values.
-        shape: (height, width, inputs, outputs), height and width odd.
-        dtype: of the kernel; None is float32.
-
-    Returns:
-        The kernel. It is the identity on min(inputs, outputs) channels.
     """
-    uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=draw_seed(rng))
-    kernel = np.array(keras.ops.convert_to_numpy(uniform(shape, "float32")))
-    height, width, num_inputs, num_outputs = shape
-    for channel in range(min(num_inputs, num_outputs)):
-        kernel[..., channel] = 0
-        kernel[height // 2, width // 2, channel, channel] = 1
-    return kernel.astype(dtype or "float32")
+
+    def __init__(self, seed: int):
+        """Initialize the initializer.
+
+        Args:
+            seed: of the random values.
+        """
+        self.seed = seed
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {"seed": self.seed}
+
+    def __call__(self, shape: tuple[int, int, int, int], dtype: str | None = None) -> np.ndarray:
+        """Return the kernel.
+
+        Args:
+            shape: (height, width, inputs, outputs), height and width odd.
+            dtype: of the kernel; None is float32.
+
+        Returns:
+            The kernel. It is the identity on min(inputs, outputs) channels.
+        """
+        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=self.seed)
+        kernel = np.array(keras.ops.convert_to_numpy(uniform(shape, "float32")))
+        height, width, num_inputs, num_outputs = shape
+        for channel in range(min(num_inputs, num_outputs)):
+            kernel[..., channel] = 0
+            kernel[height // 2, width // 2, channel, channel] = 1
+        return kernel.astype(dtype or "float32")
 
 
 NETWORKS: dict[str, Callable[[int, random.Random], keras.Sequential]] = {
@@ -155,21 +172,28 @@ def build_network(config: Config, num_classes: int, precision: str) -> keras.Seq
     Returns:
         The network, built but not compiled. A whitening layer is random until `fit_whitening`.
     """
-    with _keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+    with keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
         return NETWORKS[config.network](num_classes, random.Random(config.seed))
 
 
 @contextmanager
-def _keras_defaults(dtype_policy: str) -> Iterator[None]:
-    """Set the dtype policy, and channels last in spite of the user's Keras settings."""
-    before = keras.config.dtype_policy(), keras.config.image_data_format()
-    keras.config.set_dtype_policy(dtype_policy)
+def keras_defaults(dtype_policy: str | None = None) -> Iterator[None]:
+    """Use float32 and channels last, whatever the user's Keras settings (`keras.json`) are. Also a decorator.
+
+    Args:
+        dtype_policy: of layers that are created meanwhile; None keeps the current one.
+    """
+    before = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+    if dtype_policy:
+        keras.config.set_dtype_policy(dtype_policy)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before[0])
+        keras.config.set_floatx(before[0])
         keras.config.set_image_data_format(before[1])
+        keras.config.set_dtype_policy(before[2])
 
 
 def fit_whitening(network: keras.Sequential, images: np.ndarray) -> None:

@@ -52,6 +52,9 @@ def _variables(network: keras.Sequential) -> dict[str, keras.Variable]:
 def load_model(run: Run | str | Path) -> keras.Sequential:
     """Load the trained network of a run.
 
+    It takes (n, 28, 28, 1) float32 from 0 to 1, as `keras.Sequential.predict` does, unlike the exported graph, which
+    takes stored pixels from 0 to 255. It can be saved, cloned and trained further.
+
     The weights file contains only arrays, so loading it runs no code.
 
     Args:

@@ -1,8 +1,8 @@
 """The run folder: its files, and how they are written and read.
 
 `config.json`, `environment.json`, `history.csv`, `curves.png`, `weights.safetensors`, `model.onnx`, `manifest.json`,
-`evaluation.json`, `report.html`; `model-int8.onnx` on request; checkpoints until training has ended. A run has a model
-as soon as its manifest is there.
+`evaluation.json`, `report.html`; `model-int8.onnx`, `model-plain.onnx` and `model.keras` on request; checkpoints until
+training has ended. A run has a model as soon as its manifest is there.
 """
 
 import logging
@@ -29,6 +29,7 @@ from fmnist.files import (
 from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.history import History, read_history
 from fmnist.runs.schemas import (
+    EXPORTS,
     GRAPH_FILE,
     INT8_FILE,
     WEIGHTS_FILE,
@@ -223,8 +224,8 @@ def create_run(config: Config, folder: Path) -> Run:
 
 
 def remove_exports(run: Run) -> None:
-    """Remove what belongs to an earlier graph: manifest, int8 graph, evaluation and report; and temporary files."""
-    for name in ("manifest.json", INT8_FILE, "evaluation.json", "report.html"):
+    """Remove what belongs to an earlier graph: manifest, other exports, evaluation and report; and temporary files."""
+    for name in ("manifest.json", *EXPORTS, "evaluation.json", "report.html"):
         (run.folder / name).unlink(missing_ok=True)
     remove_temporary_files(run.folder)
 

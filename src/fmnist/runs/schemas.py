@@ -16,6 +16,11 @@ GRAPH_FILE = "model.onnx"
 """The complete graph, with the weights inside."""
 INT8_FILE = "model-int8.onnx"
 """The quantized graph, which is exported on request."""
+PLAIN_FILE = "model-plain.onnx"
+"""The graph of a single view for other runtimes, which is exported on request."""
+KERAS_FILE = "model.keras"
+"""The network in Keras' own format, which is exported on request."""
+EXPORTS = (INT8_FILE, PLAIN_FILE, KERAS_FILE)
 
 Text = Annotated[str, Meta(max_length=1_000)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]

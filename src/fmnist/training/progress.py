@@ -1,6 +1,9 @@
 """Watch a training: a progress bar in a terminal, a figure in a notebook."""
 
 import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
@@ -17,6 +20,30 @@ log = logging.getLogger("fmnist")
 
 Logs = dict[str, float] | None
 SHOWN_METRICS = ("loss", "accuracy", "precision", "recall")
+
+
+@contextmanager
+def watch(verbose: bool | None, callbacks: Sequence[keras.callbacks.Callback]) -> Iterator[list["ProgressBar"]]:
+    """Show the progress of a training where a person watches.
+
+    Args:
+        verbose: whether to show it. None shows it in a terminal, and in a notebook without `LiveCurves`.
+        callbacks: those of the training.
+
+    Yields:
+        The callback that shows it, in a list; an empty list shows nothing.
+    """
+    is_notebook = "ipykernel" in sys.modules
+    if verbose is None:
+        has_curves = any(isinstance(callback, LiveCurves) for callback in callbacks)
+        verbose = not has_curves if is_notebook else bool(sys.stderr and sys.stderr.isatty())
+    if not verbose:
+        yield []
+        return
+    # A notebook shows stderr as an error, and rich's bar would need another package there: it gets a line an epoch.
+    notebook = Console(file=sys.stdout, force_terminal=False, force_jupyter=False)
+    with ProgressBar(notebook if is_notebook else Console(stderr=True)) as bar:
+        yield [bar]
 
 
 class LiveCurves(keras.callbacks.Callback):

@@ -14,11 +14,12 @@ from fmnist.errors import FmnistError
 from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import lock_folder
 from fmnist.models.muon import Muon
-from fmnist.models.networks import build_network, choose_precision, fit_whitening
+from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
+from fmnist.training.progress import watch
 
 NUM_WHITENING_IMAGES = 5_000
 """As many as the CIFAR-10 speedrun uses: enough to estimate the covariance of 3x3 patches."""
@@ -27,11 +28,12 @@ Callbacks = Sequence[keras.callbacks.Callback]
 
 
 def train(
-    config: Config,
+    config: Config | str,
     callbacks: Callbacks = (),
     *,
     dataset: Dataset | None = None,
     folder: str | Path | None = None,
+    verbose: bool | None = None,
 ) -> Run:
     """Train a network and export it.
 
@@ -40,11 +42,12 @@ def train(
     selection and order of its images also follow from the losses of earlier epochs.
 
     Args:
-        config: what to train, from `Config.from_preset`.
+        config: what to train, from `Config.from_preset`, or the name of a preset.
         callbacks: further Keras callbacks. If one stops the training, `resume` can continue it. An epoch that is
             stopped half-way counts as completed.
         dataset: the data, if it is loaded already. None loads what `config.data` names.
         folder: the run folder. None creates a new one under `runs/`.
+        verbose: whether to show the progress. None shows it in a terminal, and in a notebook without `LiveCurves`.
 
     Returns:
         The finished run.
@@ -53,6 +56,8 @@ def train(
         FmnistError: if the data or the folder cannot be used.
         KeyboardInterrupt: on Ctrl-C. Completed epochs are kept.
     """
+    config = Config.from_preset(config) if isinstance(config, str) else config
+    check_callbacks(config, callbacks)
     dataset = dataset or load(config.data)
     started = time.perf_counter()
     check_trainable(dataset)
@@ -61,7 +66,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
         run = create_run(replace(config, data=dataset.folder), folder)
-        trained = fit(run, dataset, split, callbacks)
+        with watch(verbose, callbacks) as watching:
+            trained = fit(run, dataset, split, [*watching, *callbacks])
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
         export(run, lock, trained, dataset, split)
@@ -73,6 +79,7 @@ def resume(
     callbacks: Callbacks = (),
     *,
     dataset: Dataset | None = None,
+    verbose: bool | None = None,
 ) -> Run:
     """Continue an interrupted run after its last completed epoch, whatever interrupted it.
 
@@ -83,6 +90,7 @@ def resume(
         run: the run, or its folder. A finished run is returned as it is.
         callbacks: as for `train`.
         dataset: the run's data, if it is loaded already.
+        verbose: as for `train`.
 
     Returns:
         The finished run.
@@ -98,10 +106,25 @@ def resume(
     split = run.split(dataset)
     with lock_folder(run.folder) as lock:
         refuse_without_weights(run)
-        # If all epochs are done, only the export is missing.
-        trained = fit(run, dataset, split, callbacks) if run.status == "training" else read_trained(run, dataset)
+        if run.status == "training":
+            check_callbacks(run.config, callbacks)
+            with watch(verbose, callbacks) as watching:
+                trained = fit(run, dataset, split, [*watching, *callbacks])
+        else:  # all epochs are done, only the export is missing
+            trained = read_trained(run, dataset)
         export(run, lock, trained, dataset, split)
     return run
+
+
+def check_callbacks(config: Config, callbacks: Callbacks) -> None:
+    """Raise an `FmnistError` if a callback sets the learning rate of an optimizer that has a schedule of its own."""
+    setters = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+    for callback in callbacks:
+        if config.optimizer == "muon" and isinstance(callback, setters):
+            raise FmnistError(
+                f"{type(callback).__name__} sets the learning rate, but that of {config.preset} decays by a schedule; "
+                'omit the callback, or train with optimizer="adam"'
+            )
 
 
 def refuse_without_weights(run: Run) -> None:
@@ -112,6 +135,7 @@ def refuse_without_weights(run: Run) -> None:
         )
 
 
+@keras_defaults()
 def fit(run: Run, dataset: Dataset, split: Split, callbacks: Callbacks = ()) -> TrainedNetwork:
     """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
 

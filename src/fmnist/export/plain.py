@@ -1,0 +1,57 @@
+"""`model-plain.onnx`: a single view, for runtimes that cannot read the complete graph."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from fmnist.config import IDENTITY_VIEW
+from fmnist.export.graph import LOG_EPSILON, CompleteGraph
+from fmnist.export.onnx import check_agreement
+from fmnist.export.onnx_file import to_onnx
+from fmnist.files import lock_folder, write_atomic
+from fmnist.inference.classifier import Classifier
+from fmnist.models.weights import load_model
+from fmnist.runs.run import Run
+from fmnist.runs.schemas import PLAIN_FILE
+
+NUM_CHECKED_IMAGES = 1_000
+
+
+class PlainGraph(keras.Model):
+    """From stored pixels to the probabilities of a single view, `probabilities`, with few kinds of operations."""
+
+    def __init__(self, network: keras.Sequential, temperature: float):
+        """Wrap a network. Arguments as for `CompleteGraph`."""
+        super().__init__()
+        self.network, self.temperature = network, temperature
+
+    def call(self, images: Any) -> dict[str, Any]:
+        """Predict images, (n, 28, 28)."""
+        scaled = keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255, -1)
+        logarithms = keras.ops.log(self.network(scaled) + LOG_EPSILON)
+        return {"probabilities": keras.ops.softmax(logarithms / self.temperature)}
+
+
+def export_plain(run: Run) -> None:
+    """Write `model-plain.onnx` of a finished run: opset 13, input `images`, output `probabilities` alone.
+
+    Args:
+        run: a finished run. Its data is not needed.
+
+    Raises:
+        FmnistError: if the run is not finished or damaged, another process uses the folder, or the graph disagrees with
+            Keras.
+    """
+    with lock_folder(run.folder):
+        manifest = run.manifest()
+        network = load_model(run)
+        graph = PlainGraph(network, manifest.temperature)
+        # Both compute the same function, so any images will do.
+        images = np.random.default_rng(0).integers(0, 256, (NUM_CHECKED_IMAGES, 28, 28), np.uint8)
+        complete = CompleteGraph(network, (IDENTITY_VIEW,), manifest.temperature)
+        expected = complete.numpy_outputs(images)["probabilities"]
+        graph(images[:1])  # Keras exports a model only after it was called
+        content = to_onnx(graph, manifest.class_names, plain=True)
+        check_agreement(Classifier(content, manifest.class_names).predict(images), expected, 0.0)
+        write_atomic(run.folder / PLAIN_FILE, content)

@@ -1,0 +1,47 @@
+"""Register the layers, initializer and optimizer of fmnist with Keras, whichever is imported first.
+
+`keras.models.load_model` finds the classes of a saved network by their registered names only. Importing Keras takes
+seconds, so `import fmnist` does not do it.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def register_classes() -> None:
+    """Import the modules whose classes register themselves."""
+    from fmnist.models import layers, muon, networks  # noqa: F401
+
+
+class RegisterAfterImport(MetaPathFinder):
+    """Find Keras as without this finder, and register the classes once it is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the specification of Keras; None for all other modules."""
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                register_classes()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def register_with_keras() -> None:
+    """Register the classes now if Keras is imported already, otherwise as soon as it is."""
+    if sys.modules.get("keras"):
+        register_classes()
+    elif not any(isinstance(finder, RegisterAfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, RegisterAfterImport())
