@@ -34,6 +34,8 @@ KEPT_EDGE = 640
 KEPT_PIXELS = 4_000_000
 """A long and narrow picture is reduced further, to at most four times this."""
 
+REDUCIBLE_MODES = {"L", "RGB", "LA", "RGBA"}
+
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -130,9 +132,10 @@ def _normalize(picture: Image.Image, name: str, exif: bytes = b"") -> Image.Imag
         picture.load()
         # WebP hands its EXIF data over unread. AVIF and HEIC have their orientation from the container.
         exif = exif or picture.info.get("exif") or b""
-        result = _convert_mode(picture)
-        if (factor := _reduction(result)) > 1:
+        result = picture if picture.mode in REDUCIBLE_MODES else _convert_mode(picture)
+        if (factor := _reduction(result)) > 1:  # before any copy, because a large picture fills memory
             result = result.reduce(factor)
+        result = _convert_mode(result)
         transposition = TRANSPOSITIONS.get(read_orientation(bytes(exif)))
         return result.copy() if transposition is None else result.transpose(transposition)
 
@@ -210,7 +213,7 @@ def _convert_mode(picture: Image.Image) -> Image.Image:
         return Image.fromarray(_to_bytes(np.asarray(picture)))
     if picture.has_transparency_data:
         colors = picture.convert("RGBA")
-        return colors if np.asarray(colors)[..., 3].min() < 255 else colors.convert("RGB")
+        return colors if colors.getchannel("A").getextrema() != (255, 255) else colors.convert("RGB")
     return picture.convert("L" if picture.mode in {"1", "L"} else "RGB")
 
 
