@@ -228,6 +228,14 @@ def test_an_image_on_white_is_negated(fashion, mode, factor):
         assert conversion.pixels.max() == 255
 
 
+def test_a_photo_of_few_pixels_has_a_problem(fashion):
+    gray = 255 - fashion.train_images[0]
+    tinted = np.dstack([gray, gray, np.maximum(gray, 120)])
+    assert photo.convert(Image.fromarray(tinted)).problem == photo.FEW_PIXELS
+    assert photo.convert(Image.fromarray(tinted), "photo").problem == photo.FEW_PIXELS
+    assert photo.convert(Image.fromarray(tinted).resize((280, 280))).problem is None
+
+
 def test_an_empty_image_on_white_has_a_problem():
     assert photo.convert(Image.new("L", (28, 28), 255)).problem == photo.NOTHING_FOUND
 

@@ -41,7 +41,7 @@ MAX_BORDER_SHARE = 0.15
 
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
-FEW_PIXELS = "a photo of 28x28 pixels shows little; a larger one would help"
+FEW_PIXELS = "so few pixels show little; a larger picture would help"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ def convert(
             return _unchanged(picture, pixels)
         if ground == "white":
             return _negate(picture, pixels)
+    elif kind is None and (picture.size, picture.mode) == ((IMAGE_SIZE, IMAGE_SIZE), "RGB"):
+        gray = np.asarray(picture.convert("L"))
+        if find_ground(gray) == "white":
+            return _negate(picture, gray)
     return _segment(picture)
 
 
@@ -148,6 +152,8 @@ def _segment(picture: Image.Image) -> Conversion:
     problem = None
     if not MIN_GARMENT_SHARE <= mask.mean() <= MAX_GARMENT_SHARE:
         problem, mask = NOTHING_FOUND, np.ones_like(mask)
+    elif max(picture.size) < 2 * IMAGE_SIZE:
+        problem = FEW_PIXELS
     elif _border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
         problem = TOUCHES_BORDER
     rows, columns = _bounding_box(mask)
