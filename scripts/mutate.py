@@ -32,6 +32,8 @@ MODULES = {
     "export/quantize.py": ["export/test_quantize.py"],
     "files.py": ["test_files.py"],
     "inference/classifier.py": ["inference/test_classifier.py"],
+    "inference/dataset_image.py": ["inference/test_photo.py"],
+    "inference/metadata.py": ["inference/test_picture.py"],
     "inference/photo.py": ["inference/test_photo.py"],
     "inference/rejection.py": ["inference/test_rejection.py", "inference/test_classifier.py"],
     "metrics.py": ["test_metrics.py"],

@@ -1,12 +1,15 @@
 """The command line: output, exit codes, errors in one line."""
 
 import errno
+import io
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import as_unprivileged_user, tree, write_folder
 from PIL import Image
@@ -180,6 +183,7 @@ def test_predict_keeps_the_order_and_continues_after_an_error(cli, here):
         "accepted",
         "reason",
         "model",
+        "kind",
         "top",
     }
     assert set(items[1]) == {"file", "error"}
@@ -205,6 +209,168 @@ def test_predict_takes_photos_and_folders_in_order(cli, here):
     items = json.loads(out)
     assert [item["file"] for item in items] == ["boot.png", "photos/a.png", "photos/b.JPG", "photos/c.webp"]
     assert all(0 <= item["confidence"] <= 1 for item in items)
+
+
+def test_a_folder_is_searched_by_content(cli, here):
+    """What is passed over is named. Hidden files are skipped, and a damaged picture is an error."""
+    folder = here / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, file_format in (
+        ("a.jfif", "JPEG"),
+        ("b.JPE", "JPEG"),
+        ("c", "PNG"),
+        ("d.dat", "GIF"),
+        ("e.tiff", "TIFF"),
+    ):
+        Image.new("RGB", (60, 80), "white").save(folder / name, file_format)
+    Image.new("RGB", (60, 80)).save(folder / "f.jp2")
+    Image.new("RGB", (60, 80)).save(folder / "more" / "below.png")
+    (folder / "g.pdf").write_bytes(b"%PDF-1.7")
+    (folder / "h.txt").write_text("text")
+    (folder / "i.bin").write_bytes(b"\xfe\xff\x80")
+    (folder / "j.jpg").write_text("text")
+    (folder / "._a.jpg").write_bytes(b"\0\5\x16\7")
+    (folder / ".DS_Store").write_bytes(b"\0")
+    code, out, err = cli("predict", "photos", "--json")
+    assert code == 1
+    items = json.loads(out)
+    assert [item["file"] for item in items] == [
+        f"photos/{name}" for name in ("a.jfif", "b.JPE", "c", "d.dat", "e.tiff", "j.jpg")
+    ]
+    assert ["error" in item for item in items] == [False] * 5 + [True]
+    (line,) = [line for line in err.splitlines() if line.startswith("Passed over")]
+    assert line == (
+        "Passed over 5 entries that are no pictures: photos/f.jp2 (JPEG 2000), photos/g.pdf (a PDF document), "
+        "photos/h.txt (a text), photos/i.bin, photos/more (a folder)"
+    )
+
+
+def test_many_files_that_are_passed_over_are_counted(cli, here):
+    (here / "photos").mkdir()
+    for number in range(30):
+        (here / "photos" / f"{number:02}.txt").write_text("text")
+    scene(here / "photos" / "a.png")
+    code, out, err = cli("predict", "photos", "--json")
+    assert (code, len(json.loads(out))) == (0, 1)
+    assert "Passed over 30 entries" in err
+    assert "19.txt (a text), and 10 more" in err
+
+
+def test_other_files_do_not_harm_the_photos_of_a_batch(cli, here):
+    contents = (b"%PDF-1.7\n", b"PK\3\4" + bytes(40), b"text", b"", b"\xff\xd8\xff\xe1" + bytes(9))
+    names = []
+    for number in range(45):
+        names.append(f"{number:02}.{('pdf', 'zip', 'jpg', 'png', 'jpeg')[number % 5]}")
+        if number % 9 == 4:
+            names[-1] = f"{number:02}-photo.jpg"
+            scene(names[-1])
+        else:
+            (here / names[-1]).write_bytes(contents[number % 5])
+    code, out, err = cli("predict", *names, "--json")
+    assert code == 1
+    items = json.loads(out)
+    assert [item["file"] for item in items] == names
+    assert sum("label" in item for item in items) == 5
+    assert err.count("fmnist: error: ") == 40
+
+
+def test_any_failure_stays_with_its_file(cli, here, monkeypatch):
+    from fmnist.inference import picture
+
+    read = picture.read
+
+    def fail(source, name="picture"):
+        if "bad" in str(source):
+            raise MemoryError
+        return read(source, name)
+
+    monkeypatch.setattr(picture, "read", fail)
+    shutil.copy("boot.png", "bad.png")
+    code, out, err = cli("predict", "boot.png", "bad.png", "boot.png", "--json")
+    assert code == 1
+    assert ["error" in item for item in json.loads(out)] == [False, True, False]
+    assert "not enough memory" in err
+
+
+def test_the_standard_input_is_a_picture(cli, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((here / "boot.png").read_bytes())))
+    code, out, _ = cli("predict", "-", "--json", "--steps", "steps")
+    assert code == 0
+    (item,) = json.loads(out)
+    assert (item["file"], item["kind"]) == ("-", "image")
+    assert (here / "steps" / "001-stdin.png").is_file()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"text")))
+    assert "standard input is not a picture (a text)" in cli("predict", "-")[2]
+
+
+def test_predict_says_what_a_picture_was_taken_for_and_by_which_model(cli, here):
+    scene("scene.png")
+    code, out, _ = cli("predict", "boot.png", "scene.png")
+    assert code == 0
+    assert re.search(r"boot.png\s+│.*│\s+image ", out)
+    assert re.search(r"scene.png\s+│.*│\s+product shot ", out)
+    assert "Predictions of the pretrained model" in out
+    items = json.loads(cli("predict", "boot.png", "--as", "photo", "--model", "runs/first", "--json")[1])
+    assert (items[0]["kind"], items[0]["model"]) == ("photo", "runs/first")
+    assert cli("predict", "boot.png", "--as", "scan")[0] == 2
+
+
+def test_answers_are_those_of_one_picture_at_a_time(cli, here):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        noise = rng.integers(120, 140, (160, 120, 3), np.uint8)
+        noise[40:120, 30:90] = rng.integers(0, 256, 3, np.uint8)
+        Image.fromarray(noise).save(f"{number}.png")
+    names = [f"{number}.png" for number in range(12)]
+    items = json.loads(cli("predict", *names, "--json")[1])
+    assert [item.pop("file") for item in items] == names
+    classifier = fmnist.Classifier.load()
+    assert items == [classifier.classify(name).to_json() for name in names]
+
+
+def test_an_interrupt_keeps_what_was_answered(cli, here, monkeypatch):
+    from fmnist.cli import pictures
+
+    classify_files = pictures.classify_files
+
+    def interrupted(*arguments):
+        for number, answer in enumerate(classify_files(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield answer
+
+    monkeypatch.setattr(pictures, "classify_files", interrupted)
+    code, out, err = cli("predict", *["boot.png"] * 9, "--json")
+    assert code == 130
+    assert len(json.loads(out)) == 3
+    assert "Interrupted after 3 of 9 pictures" in err
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_nothing_is_cut_where_there_is_no_terminal(here, columns):
+    names = [f"{'summer-collection-' * 8}{number}.png" for number in range(2)]
+    for name in names:
+        shutil.copy("boot.png", name)
+    done = subprocess.run(
+        [sys.executable, "-m", "fmnist", "predict", *names],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": str(columns)},
+    )  # fmt: skip
+    assert all(re.search(rf"│ {name} │ .* │ +image │ .* │$", done.stdout, re.MULTILINE) for name in names)
+
+
+def test_a_narrow_terminal_loses_nothing(here):
+    from fmnist.cli import tables
+    from fmnist.cli.terminal import PlainConsole
+
+    name = "summer-collection-" * 8 + "1.png"
+    file = io.StringIO()
+    prediction = fmnist.Classifier.load().classify("boot.png")
+    PlainConsole(file=file, width=50, force_terminal=True, no_color=True).print(
+        tables.predictions_table([(name, prediction)])
+    )
+    rows = [line.split("│")[1].strip() for line in file.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(rows) == name
+    assert "…" not in file.getvalue()
 
 
 def test_a_folder_without_pictures_is_an_error(cli, here):

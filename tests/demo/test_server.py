@@ -31,7 +31,7 @@ from PIL import Image
 from fmnist.demo import server
 from fmnist.demo.api_schema import Limits
 from fmnist.demo.middleware import is_own_host
-from fmnist.inference import photo
+from fmnist.inference import photo, picture
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.runs.run import INT8_FILE, open_pretrained
 
@@ -103,8 +103,8 @@ class FakeClassifier:
 
     def classify(self, source, *, name="picture"):
         top = [ClassProbability("Coat", 0, 0.52), ClassProbability("Shirt", 1, 0.48)]
-        steps = photo.convert(photo.read(source, name)).steps
-        return Prediction("Coat", 0, 0.52, model=self.name, top=top, steps=steps, **self.verdict)
+        steps = photo.convert(picture.read(source, name)).steps
+        return Prediction("Coat", 0, 0.52, model=self.name, kind="photo", top=top, steps=steps, **self.verdict)
 
 
 class SlowClassifier(FakeClassifier):
@@ -236,7 +236,7 @@ PICTURES = {
 }
 UNUSABLE = {
     "empty", "one byte", "text", "SVG", "PDF", "truncated JPEG", "truncated PNG",
-    "PNG signature only", "decompression bomb", "25 megapixels", "1x1", "1x20000", "20000x1", "GIF", "BMP", "TIFF",
+    "PNG signature only", "decompression bomb", "25 megapixels", "1x1", "1x20000", "20000x1",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Loading models, and predictions for images and photos."""
 
+import io
 import json
 
 import numpy as np
@@ -69,7 +70,7 @@ def content(value):
 
 INVALID_PICTURES = {
     "too small": (picture("L", (20, 32)), "20x32 pixels; expected at least 28 each way"),
-    "another format": (picture("L", (28, 28), "gif"), "is not a picture"),
+    "another format": (picture("L", (28, 28), "ico"), "is not a picture"),
     "text": (content(b"hello"), "is not a picture"),
     "an empty file": (content(b""), "is empty"),
     "a truncated picture": (content(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "not a picture|cannot be read"),
@@ -88,6 +89,51 @@ def test_an_invalid_picture_is_refused_in_one_line(classifier, tmp_path, case):
     assert str(path) in str(caught.value)
 
 
+def test_a_list_gives_a_list_of_predictions(classifier, small, tmp_path):
+    image = small.test_images[0]
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    content = (tmp_path / "picture.png").read_bytes()
+    sources = [tmp_path / "picture.png", content, io.BytesIO(content), image, image[..., np.newaxis],
+               Image.fromarray(image), np.dstack([image] * 3)]  # fmt: skip
+    expected = classifier.classify(image).to_json()
+    for several in (sources[:2], tuple(sources[2:])):
+        predictions = classifier.classify(several if isinstance(several, tuple) else list(several))
+        assert [prediction.to_json() for prediction in predictions] == [expected] * len(several)
+    assert classifier.classify([]) == []
+
+
+def test_the_error_for_a_list_names_the_index(classifier, small):
+    with pytest.raises(FmnistError, match=r"^item 1 is not a picture \(a text\)"):
+        classifier.classify([small.test_images[0], b"hello"])
+    with pytest.raises(FmnistError, match=r"^item 1: none.png is missing"):
+        classifier.classify([small.test_images[0], "none.png"])
+
+
+def test_the_kind_is_in_the_prediction_and_can_be_given(classifier, small):
+    image = small.test_images[0]
+    assert classifier.classify(image).kind == "image"
+    assert classifier.classify(255 - image).kind == "product shot"
+    assert classifier.classify(image, kind="photo").kind == "photo"
+    assert classifier.classify(255 - image, kind="image").kind == "image"
+    assert [item.kind for item in classifier.classify([image, 255 - image], kind="image")] == ["image", "image"]
+    with pytest.raises(FmnistError, match="kind is 'scan'; expected 'image', 'photo' or None"):
+        classifier.classify(image, kind="scan")
+
+
+def test_an_image_on_white_needs_more_confidence(classifier, small):
+    predictions = [classifier.classify(255 - image) for image in small.test_images[:60]]
+    accepted = [prediction for prediction in predictions if prediction.accepted]
+    threshold = (1 + classifier.rejection_rule.threshold) / 2
+    assert min(prediction.confidence for prediction in accepted) >= threshold
+    assert {prediction.reason for prediction in predictions if not prediction.accepted} == {photo.FEW_PIXELS}
+
+
+def test_a_model_of_other_classes_takes_gray_images_on_any_ground(classifier, small_run, small):
+    names = [f"letter {number}" for number in range(10)]
+    other = fmnist.Classifier(small_run.onnx_path.read_bytes(), names)
+    assert other.classify(255 - small.test_images[0]).kind == "image"
+
+
 def test_the_error_for_bytes_has_the_given_name(classifier):
     with pytest.raises(FmnistError, match=r"^upload is not a picture"):
         classifier.classify(b"hello", name="upload")
@@ -104,7 +150,9 @@ def test_path_bytes_and_picture_give_the_same_prediction(classifier, tmp_path):
     assert prediction.steps == photo.convert(scene).steps
 
 
-@pytest.mark.parametrize("image", [np.zeros((28, 28)), np.zeros((28, 29), np.uint8), np.zeros((1, 28, 28), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.zeros((28, 28)), np.zeros((28, 28, 2), np.uint8), np.zeros((1, 28, 28), np.uint8)]
+)
 def test_an_array_of_another_shape_or_dtype_is_refused(classifier, image):
     with pytest.raises(FmnistError, match="expected uint8 of shape"):
         classifier.classify(image)
@@ -136,7 +184,7 @@ def test_noise_has_lower_confidence_than_garments(classifier, small):
 )
 def test_a_prediction_is_rejected_if_nothing_was_found(classifier, small, monkeypatch, problem, is_accepted, reason):
     image = small.test_images[0]
-    monkeypatch.setattr(photo, "convert", lambda _: photo.Conversion(image, {}, problem))
+    monkeypatch.setattr(photo, "convert", lambda *_, **__: photo.Conversion(image, {}, "image", problem))
     prediction = classifier.classify(image)
     assert (prediction.accepted, prediction.reason) == (is_accepted, reason)
     assert (prediction.confidence == 0) == (problem == photo.NOTHING_FOUND)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fmnist.inference.prediction import ClassProbability, Prediction
 
-KEYS = ["label", "class", "probability", "confidence", "accepted", "reason", "model", "top"]
+KEYS = ["label", "class", "probability", "confidence", "accepted", "reason", "model", "kind", "top"]
 
 
 def make_prediction(**changes) -> Prediction:
@@ -24,6 +24,7 @@ def make_prediction(**changes) -> Prediction:
         "accepted": False,
         "reason": "between Coat and Shirt",
         "model": "runs/a",
+        "kind": "image",
         "top": top,
         "steps": {"28x28": Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28))},
     }

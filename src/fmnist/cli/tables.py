@@ -81,10 +81,10 @@ def sample_sentence(sample: dict[str, Any]) -> str:
 def predictions_table(predictions: list[tuple[str, "Prediction"]]) -> Table:
     """Build the table of predictions, each with the name of its file."""
     rows = [
-        [file, prediction.label, f"{prediction.probability:.1%}", _decision(prediction)]
+        [file, prediction.label, f"{prediction.probability:.1%}", prediction.kind, _decision(prediction)]
         for file, prediction in predictions
     ]
-    return table(None, ["file", "label", "probability", "accepted"], rows)
+    return table(None, ["file", "label", "probability", "taken as", "accepted"], rows)
 
 
 def _decision(prediction: "Prediction") -> str:

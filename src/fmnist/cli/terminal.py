@@ -12,12 +12,17 @@ from rich.text import Text
 
 from fmnist.errors import one_line, printable
 
+UNLIMITED = 100_000
+"""Columns where there is no terminal: lines in a file or a pipe are neither wrapped nor cut."""
+
 
 class PlainConsole(Console):
     """A console without markup and emoji, which escapes control characters: a file name can contain anything."""
 
     def __init__(self, **options: Any):
         super().__init__(**options, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal:
+            self.width = UNLIMITED
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text with its unprintable characters escaped."""
@@ -52,7 +57,7 @@ def table(
     """Build a table. The first column is aligned to the left, the others as `justify` says."""
     result = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
     for number, name in enumerate(columns):
-        result.add_column(name, justify=justify if number else "left")
+        result.add_column(name, justify=justify if number else "left", overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

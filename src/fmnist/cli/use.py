@@ -1,61 +1,81 @@
 """The commands to use a model with: predict, demo, export, doctor."""
 
-import io
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
-from msgspec.structs import replace
 
 from fmnist.cli.options import AsJson, Debug, ModelFolder, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
 from fmnist.quiet import quiet_stderr
 
-MAX_STEM_LENGTH = 60
-"""Characters of a photo's name in the name of its steps: file systems allow 255 bytes, and a character has up to 4."""
-
-if TYPE_CHECKING:
-    from fmnist.inference.prediction import Prediction
-
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of pictures, without subfolders; - is standard input.")
+    ],
     model: ModelFolder = None,
+    kind: Annotated[
+        Literal["image", "photo"] | None,
+        typer.Option(
+            "--as",
+            help="Take pictures as images in the format of the data set, or as photos, whatever they look like.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         Path | None, typer.Option("--steps", help="Folder for a picture of each conversion.", show_default=False)
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Predict what garments photos show, or "not sure"."""
-    from fmnist.cli import tables
+    """Predict what garments pictures show, or "not sure"."""
+    from rich.progress import Progress
+
+    from fmnist.cli import pictures, tables
     from fmnist.inference.classifier import Classifier
 
     classifier = Classifier.load(find_model(model))
     stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
-    predictions: list[tuple[str, Prediction]] = []
-    documents: list[dict[str, Any]] = []
-    has_errors = False
-    for number, file in enumerate(list_pictures(files), start=1):
-        try:
-            prediction = classifier.classify(file)
-            documents.append({"file": str(file), **prediction.to_json()})
-            predictions.append((str(file), replace(prediction, steps={})))  # pictures of all files would fill memory
-            if steps:
-                save_steps(prediction, steps / f"{number:03}-{file.stem[:MAX_STEM_LENGTH]}.png")
-        except (FmnistError, OSError) as error:
-            has_errors = True
-            print_error(error)
-            if len(documents) < number:
-                documents.append({"file": str(file), "error": one_line(error)})
+    found, passed_over = pictures.list_pictures(files)
+    if passed_over:
+        stderr_console.print(pictures.describe_passed_over(passed_over), soft_wrap=True)
+    answers: list[pictures.Answer] = []
+    code = 0
+    try:
+        with Progress(console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
+            for answer in progress.track(
+                pictures.classify_files(classifier, found, kind, steps), len(found), description="Pictures"
+            ):
+                answers.append(answer)
+                if answer.error:
+                    code = 1
+                    print_error(answer.error)
+                    if debug:
+                        traceback.print_exception(answer.error)
+    except KeyboardInterrupt:
+        code = 130
+        stderr_console.print(f"Interrupted after {len(answers)} of {len(found)} pictures", soft_wrap=True)
+    predictions = [(str(answer.file), answer.prediction) for answer in answers if answer.prediction]
     if predictions:
-        console_for(as_json).print(tables.predictions_table(predictions))
-    print_json(as_json, documents)
-    if has_errors:
-        raise typer.Exit(1)
+        console = console_for(as_json)
+        console.print(f"Predictions of {classifier.name}", soft_wrap=True)
+        console.print(tables.predictions_table(predictions))
+    print_json(
+        as_json,
+        [
+            {"file": str(answer.file), **answer.prediction.to_json()}
+            if answer.prediction
+            else {"file": str(answer.file), "error": one_line(answer.error or FmnistError("no answer"))}
+            for answer in answers
+        ],
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 def demo(
@@ -166,29 +186,3 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
     print_json(as_json, {"can_train": can_train, "checks": [asdict(check) for check in checks]})
     if not can_train:
         raise typer.Exit(1)
-
-
-def list_pictures(paths: list[Path]) -> list[Path]:
-    """Replace each folder by the pictures in it, in the order of their names. Files are kept, whatever they are."""
-    from fmnist.inference.photo import SUFFIXES
-
-    files: list[Path] = []
-    for path in paths:
-        try:
-            entries = list(path.iterdir()) if path.is_dir() else []
-            pictures = sorted(entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir())
-        except OSError:
-            pictures = []
-        files += pictures or [path]  # reading a folder as a picture raises the error
-    return files
-
-
-def save_steps(prediction: "Prediction", path: Path) -> None:
-    """Save a picture of the steps of a prediction's conversion."""
-    from fmnist.files import write_atomic
-    from fmnist.inference.photo import contact_sheet
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    contact_sheet(prediction.steps).save(content, "PNG")
-    write_atomic(path, content.getvalue())

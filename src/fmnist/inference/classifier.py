@@ -3,15 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
-from PIL import Image
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.data.dataset import are_class_names, check_images
+from fmnist.data.dataset import CLASS_NAMES, are_class_names, check_images
 from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
-from fmnist.inference import photo
+from fmnist.inference import photo, picture
 from fmnist.inference.onnx_check import check_graph
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.inference.rejection import RejectionRule, entropy_confidence
@@ -147,27 +147,45 @@ class Classifier:
                     f"expected finite numbers of shape {(num_images, width)}"
                 )
 
-    def classify(self, source: Path | str | bytes | Image.Image | np.ndarray, *, name: str = "picture") -> Prediction:
-        """Classify one picture: a photo of a garment, or an image in the format of the data set.
+    @overload
+    def classify(
+        self, source: picture.Source, *, kind: Literal["image", "photo"] | None = None, name: str = "picture"
+    ) -> Prediction: ...
+
+    @overload
+    def classify(
+        self, source: list[Any] | tuple[Any, ...], *, kind: Literal["image", "photo"] | None = None
+    ) -> list[Prediction]: ...
+
+    def classify(
+        self,
+        source: picture.Source | list[Any] | tuple[Any, ...],
+        *,
+        kind: Literal["image", "photo"] | None = None,
+        name: str = "picture",
+    ) -> Prediction | list[Prediction]:
+        """Classify a picture, or each picture of a list: photos of a garment, or images in the format of the data set.
 
         Args:
-            source: a path, the content of a file, a picture from `photo.read`, or a (28, 28) uint8 array. An image of
-                28x28 gray pixels is used unchanged; any other is converted by `photo.convert`.
+            source: a path, the content of a file, a file object, a uint8 array, (height, width) gray or (height,
+                width, 3) RGB, or a Pillow image. A list or tuple of these gives a list of predictions.
+            kind: `image` takes the pixels as an image in the format of the data set, `photo` segments the garment.
+                None decides by the pixels: an image in the format of the data set, also enlarged, is used unchanged.
             name: what error messages call `source` if it is no path.
 
         Returns:
             The prediction, with the steps of the conversion. The confidence is 0 if nothing was found in the picture.
 
         Raises:
-            FmnistError: if the source cannot be read as a picture, or the array has another shape or dtype.
+            FmnistError: if the source cannot be read as a picture. For a list, the error names the index of the item;
+                classify the items one by one to get the other predictions.
         """
-        if isinstance(source, np.ndarray):
-            check_images(source[np.newaxis])
-            source = Image.fromarray(source)
-        elif isinstance(source, str):
-            source = Path(source)
-        picture = source if isinstance(source, Image.Image) else photo.read(source, name)
-        conversion = photo.convert(picture)
+        if isinstance(source, list | tuple):
+            return [self._classify_item(index, item, kind) for index, item in enumerate(source)]
+        if kind not in {None, "image", "photo"}:
+            raise FmnistError(f"kind is {kind!r}; expected 'image', 'photo' or None")
+        is_garment = self.class_names == CLASS_NAMES
+        conversion = photo.convert(picture.read(source, name), kind, is_garment=is_garment)
         outputs = self.outputs(conversion.pixels[np.newaxis])
         (probabilities,) = outputs["probabilities"]
         top = [
@@ -183,9 +201,18 @@ class Classifier:
             accepted=accepted,
             reason=reason,
             model=self.name,
+            kind=conversion.kind,
             top=top,
             steps=conversion.steps,
         )
+
+    def _classify_item(self, index: int, source: picture.Source, kind: Literal["image", "photo"] | None) -> Prediction:
+        """Classify a picture of a list. Errors name its index."""
+        name = f"item {index}"
+        try:
+            return self.classify(source, kind=kind, name=name)
+        except FmnistError as error:
+            raise error if str(error).startswith(name) else FmnistError(f"{name}: {error}") from error
 
     def _decide(
         self, outputs: dict[str, np.ndarray], top: list[ClassProbability], problem: str | None
@@ -197,7 +224,9 @@ class Classifier:
         (confidence,) = rule.confidence(outputs["probabilities"], outputs["features"])
         if problem == photo.NOTHING_FOUND:
             confidence = 0.0
-        if confidence >= rule.threshold:
+        # A product shot of so few pixels has lost what distinguishes similar classes, so it needs twice the certainty.
+        threshold = (1 + rule.threshold) / 2 if problem == photo.FEW_PIXELS else rule.threshold
+        if confidence >= threshold:
             return float(confidence), True, None
         return float(confidence), False, problem or _describe_low_confidence(rule, outputs, top)
 
@@ -207,6 +236,8 @@ def session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_cpus()
     options.log_severity_level = 3
+    # A thread that waits actively takes the processor from the other pictures of a batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Without VNNI, the fast int8 kernels overflow when products are added. The exact kernels take twice as long, but
     # give the same results on every processor. By default ONNX Runtime uses the exact ones on every x86 processor.
     options.add_session_config_entry("session.x64quantprecision", str(int(not has_vnni())))

@@ -5,28 +5,19 @@ edge to 28, sharpen, center on a square, negate, stretch to the full range. Thei
 the garment is segmented first, and the background becomes black.
 """
 
-import io
-import struct
-import threading
-import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
-from fmnist.files import read_bounded
+from fmnist.inference.dataset_image import LIGHT, find_ground, recover
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif")
-"""File name suffixes of pictures, for searching a folder."""
-MAX_BYTES = 50 * 2**20
-"""Limit for files: larger than any camera's JPEG of 24 megapixels."""
-MAX_PIXELS = 24_000_000
-"""Limit for width times height: the resolution of common cameras."""
+Kind = Literal["image", "product shot", "photo"]
+"""What a picture is: an image in the format of the data set, a garment on a plain bright ground, or any other photo."""
+
 WORKING_EDGE = 160
 """Longest edge in pixels during segmentation: GrabCut takes 40 ms at this size, and the result has only 28."""
 PREVIEW_EDGE = 320
@@ -43,19 +34,14 @@ MIN_GARMENT_SHARE = 0.01
 """Of the picture; a smaller region is a button or a stain."""
 MAX_GARMENT_SHARE = 0.98
 """Of the picture; a larger region leaves no background."""
+MIN_FILLING_EDGE = 25
+"""Longest edge in pixels of a garment that fills an image of 28x28 already; a smaller one is enlarged."""
 MAX_BORDER_SHARE = 0.15
 """Of the picture's border; a garment that covers more is cut off."""
 
-DECODING_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, RuntimeError, struct.error,
-)  # fmt: skip
-"""What Pillow and libheif raise for damaged files."""
-
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
-
-_open_lock = threading.Lock()
-"""Warning filters belong to the whole process: two threads must not change and restore them at the same time."""
+FEW_PIXELS = "so few pixels show little; a larger picture would help"
 
 
 @dataclass(frozen=True)
@@ -66,78 +52,97 @@ class Conversion:
     """(28, 28) uint8, bright garment on black."""
     steps: dict[str, Image.Image]
     """A picture of each step: `original`, `mask`, `crop`, `28x28`, in this order. No edge exceeds `PREVIEW_EDGE`."""
+    kind: Kind
+    """What the picture was taken for."""
     problem: str | None
     """Why the pixels may not show a whole garment, in words; None if no problem was detected."""
 
 
-def read(source: Path | bytes, name: str = "picture") -> Image.Image:
-    """Decode a picture from an untrusted source.
+def convert(
+    picture: Image.Image, kind: Literal["image", "photo"] | None = None, *, is_garment: bool = True
+) -> Conversion:
+    """Convert a picture to an image in the format of the data set.
+
+    An image of the data set, 28x28 gray pixels on black in any encoding, also enlarged, is used unchanged. The same on
+    white is negated. In any other picture the garment is segmented, and rendered like an image of the data set.
 
     Args:
-        source: a file or its content: JPEG, PNG or WebP; also HEIC if `pillow-heif` is installed.
-        name: what error messages call `source` if it is no path.
+        picture: as `picture.read` returns it.
+        kind: `image` or `photo` to convert the picture as such, whatever it looks like; None decides by its pixels.
+        is_garment: whether the classes are those of Fashion-MNIST. Images of other data sets may have any ground, so
+            that 28x28 gray pixels are always used unchanged.
 
     Returns:
-        The first frame, rotated as its EXIF data says, in mode `L` (gray), `RGB`, or `RGBA` if parts are transparent.
-        A large JPEG may be decoded at 1/2, 1/4 or 1/8 of its size.
+        The pixels, the steps that led to them, what the picture was taken for, and the problem if there is one.
 
     Raises:
-        FmnistError: if it is missing, empty, damaged, of another format, over 24 megapixels or 50 MB, or under 28
-            pixels wide or high.
+        FmnistError: if `kind` is `image` and the picture is not square.
     """
-    if isinstance(source, Path):
-        name = str(source)
-        hint = f"name a picture file of at most {MAX_BYTES // 2**20} MB"
-        content = read_bounded(source, MAX_BYTES, hint, follow_links=True)
-    else:
-        content = source
-    if not content:
-        raise FmnistError(f"{name} is empty; expected a picture")
-    formats = (*FORMATS, *_heic_formats(content, name))
-    try:
-        with _open(content, formats) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise FmnistError(
-                    f"{name} has {picture.width}x{picture.height} pixels; expected at most "
-                    f"{MAX_PIXELS // 10**6} megapixels, so make it smaller"
-                )
-            if min(picture.size) < IMAGE_SIZE:
-                raise FmnistError(
-                    f"{name} has {picture.width}x{picture.height} pixels; expected at least {IMAGE_SIZE} each way"
-                )
-            # A JPEG can be decoded at a fraction of its size, which takes a fraction of the time.
-            picture.draft(None, (2 * PREVIEW_EDGE, 2 * PREVIEW_EDGE))
-            picture.load()
-            return _convert_mode(ImageOps.exif_transpose(picture))
-    except UnidentifiedImageError as error:
-        raise FmnistError(f"{name} is not a picture; expected {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise FmnistError(f"{name} is too large; expected at most {MAX_PIXELS // 10**6} megapixels") from error
-    except DECODING_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise FmnistError(f"{name} cannot be read as a picture ({reason}); it may be damaged") from error
+    if kind == "image":
+        return _unchanged(picture, _shrink(picture))
+    pixels = recover(picture) if kind is None else None
+    if pixels is not None:
+        ground = find_ground(pixels)
+        if ground == "black" or not is_garment:
+            return _unchanged(picture, pixels)
+        if ground == "white":
+            return _negate(picture, pixels)
+    elif kind is None and (picture.size, picture.mode) == ((IMAGE_SIZE, IMAGE_SIZE), "RGB"):
+        gray = np.asarray(picture.convert("L"))
+        if find_ground(gray) == "white":
+            return _negate(picture, gray)
+    return _segment(picture)
 
 
-def _open(content: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """Read the header of a picture. Pillow's warning about its size is not needed: the size is checked here."""
-    with _open_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content), formats=formats)
+def _unchanged(picture: Image.Image, pixels: np.ndarray) -> Conversion:
+    """Return pixels that need no conversion; `picture` is the first of the steps."""
+    image = Image.fromarray(pixels)
+    steps = {"original": _preview(picture), "mask": image, "crop": image, "28x28": image}
+    return Conversion(pixels, steps, "image", None)
 
 
-def convert(image: Image.Image) -> Conversion:
-    """Segment the garment in a photo and render it like an image of the data set.
+def _shrink(picture: Image.Image) -> np.ndarray:
+    """Reduce a square picture to (28, 28) uint8 gray pixels, without looking for a garment."""
+    if picture.width != picture.height:
+        raise FmnistError(
+            f"the picture has {picture.width}x{picture.height} pixels, and an image of the data set is square; "
+            "cut it, or let it be converted as a photo"
+        )
+    pixels = recover(picture)
+    if pixels is not None:
+        return pixels
+    on_black = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA"))
+    return np.asarray(on_black.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX))
 
-    Args:
-        image: as `read` returns it. An image of 28x28 gray pixels (mode `L`) is used unchanged.
 
-    Returns:
-        The pixels, the steps that led to them, and the problem if there is one.
+def _negate(picture: Image.Image, pixels: np.ndarray) -> Conversion:
+    """Negate a garment on white that has been reduced to (28, 28) uint8 pixels, which leave nothing to segment.
+
+    `picture` is the first of the steps.
     """
-    if (image.mode, image.size) == ("L", (IMAGE_SIZE, IMAGE_SIZE)):
-        steps = dict.fromkeys(("original", "mask", "crop", "28x28"), image)
-        return Conversion(np.asarray(image).copy(), steps, None)
-    small = image.copy()
+    ground = np.median(_border(pixels)[_border(pixels) >= LIGHT])
+    negative = np.clip(ground - pixels, 0, 255)
+    mask = negative > 255 * BACKGROUND_TOLERANCE
+    problem = FEW_PIXELS if mask.mean() >= MIN_GARMENT_SHARE else NOTHING_FOUND
+    if problem == NOTHING_FOUND:
+        mask = np.ones_like(mask)
+    rows, columns = _bounding_box(mask)
+    if max(rows.stop - rows.start, columns.stop - columns.start) >= MIN_FILLING_EDGE:
+        rows = columns = slice(0, IMAGE_SIZE)
+    garment = Image.fromarray(np.where(mask, negative, 0)[rows, columns].astype(np.float32))
+    scale = IMAGE_SIZE / max(garment.size)
+    size = max(1, round(garment.width * scale)), max(1, round(garment.height * scale))
+    image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    top, left = (IMAGE_SIZE - size[1] + 1) // 2, (IMAGE_SIZE - size[0] + 1) // 2
+    image[top : top + size[1], left : left + size[0]] = np.asarray(garment.resize(size, Image.Resampling.BICUBIC))
+    negated = np.round(np.clip(image * (255 / max(image.max(), 1)), 0, 255)).astype(np.uint8)
+    steps = _steps(picture, mask, pixels[rows, columns], negated)
+    return Conversion(negated, steps, "product shot", problem)
+
+
+def _segment(picture: Image.Image) -> Conversion:
+    """Segment the garment in a picture and render it."""
+    small = picture.copy()
     small.thumbnail((WORKING_EDGE, WORKING_EDGE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     small = small.resize((max(IMAGE_SIZE, small.width), max(IMAGE_SIZE, small.height)))
     colors, opaque = _split_alpha(small)
@@ -147,20 +152,32 @@ def convert(image: Image.Image) -> Conversion:
     problem = None
     if not MIN_GARMENT_SHARE <= mask.mean() <= MAX_GARMENT_SHARE:
         problem, mask = NOTHING_FOUND, np.ones_like(mask)
+    elif max(picture.size) < 2 * IMAGE_SIZE:
+        problem = FEW_PIXELS
     elif _border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
         problem = TOUCHES_BORDER
     rows, columns = _bounding_box(mask)
     pixels = render(colors[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
-    preview = image.convert("RGB")
-    preview.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
     crop = np.where(mask[..., None], colors, 255)[rows, columns]
-    steps = {
-        "original": preview,
+    steps = _steps(picture, mask, crop, pixels)
+    return Conversion(pixels, steps, "product shot" if is_product_shot else "photo", problem)
+
+
+def _steps(picture: Image.Image, mask: np.ndarray, crop: np.ndarray, pixels: np.ndarray) -> dict[str, Image.Image]:
+    """Return the steps of a conversion as pictures."""
+    return {
+        "original": _preview(picture),
         "mask": Image.fromarray(mask.astype(np.uint8) * 255),
         "crop": Image.fromarray(crop),
         "28x28": Image.fromarray(pixels),
     }
-    return Conversion(pixels, steps, problem)
+
+
+def _preview(picture: Image.Image) -> Image.Image:
+    """Return a picture as the first of the steps."""
+    preview = picture.copy() if picture.mode == "L" else picture.convert("RGB")
+    preview.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
+    return preview
 
 
 def render(colors: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.ndarray:
@@ -210,28 +227,6 @@ def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image
         fitted = ImageOps.contain(step.convert("RGB"), (edge - 8, edge - 8), resampling)
         sheet.paste(fitted, (edge * index + (edge - fitted.width) // 2, (edge - fitted.height) // 2))
     return sheet
-
-
-def _heic_formats(content: bytes, name: str) -> tuple[str, ...]:
-    """Return Pillow's name of the HEIC format if `content` looks like it, after registering its decoder."""
-    if content[4:8] != b"ftyp":
-        return ()
-    if not find_spec("pillow_heif"):
-        raise FmnistError(f"{name} looks like HEIC; `pip install 'fmnist[heic]'` installs its decoder")
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    return ("HEIF",)
-
-
-def _convert_mode(picture: Image.Image) -> Image.Image:
-    """Convert CMYK, palettes, 16 bits and other modes to `L`, `RGB` or `RGBA`."""
-    if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture).astype(np.float32)
-        return Image.fromarray(np.clip(values / 257, 0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
-    return picture.convert("L" if picture.mode in {"1", "L"} else "RGB")
 
 
 def _split_alpha(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

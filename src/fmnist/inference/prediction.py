@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Meta, structs
 from PIL import Image
 
+from fmnist.inference.photo import Kind
+
 PngDataUri = Annotated[Image.Image, Meta(description="Data URI of a PNG.", extra_json_schema={"type": "string"})]
 """A picture in Python, a string in JSON."""
 
@@ -32,6 +34,10 @@ class Prediction(ClassProbability, frozen=True, kw_only=True):
     ]
     reason: Annotated[str | None, Meta(description="Why the prediction was not accepted, in words; null otherwise.")]
     model: Annotated[str, Meta(description="Name of the model.")]
+    kind: Annotated[
+        Kind,
+        Meta(description="What the picture was taken for: an image in the format of the data set, or a photo."),
+    ]
     top: Annotated[list[ClassProbability], Meta(description="All classes by falling probability.")]
     steps: Annotated[
         dict[str, PngDataUri],
@@ -45,8 +51,8 @@ class Prediction(ClassProbability, frozen=True, kw_only=True):
             include_steps: add the pictures of the conversion, each as a data URI of a PNG.
 
         Returns:
-            `label`, `class`, `probability`, `confidence`, `accepted`, `reason`, `model`, `top` and, if included,
-            `steps`, in this order.
+            `label`, `class`, `probability`, `confidence`, `accepted`, `reason`, `model`, `kind`, `top` and, if
+            included, `steps`, in this order.
         """
         if include_steps:
             values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=data_uri)

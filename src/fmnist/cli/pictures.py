@@ -1,0 +1,146 @@
+"""What `fmnist predict` does with files: find the pictures in folders, and classify them on all processors."""
+
+import io
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
+
+from fmnist.errors import FmnistError
+from fmnist.files import write_atomic
+from fmnist.inference.photo import contact_sheet
+from fmnist.inference.picture_formats import NUM_BYTES, SUFFIXES, describe, identify
+from fmnist.runs.environment import num_cpus
+
+if TYPE_CHECKING:
+    from fmnist.inference.classifier import Classifier
+    from fmnist.inference.prediction import Prediction
+
+STDIN = Path("-")
+MAX_STEM_LENGTH = 60
+"""Characters of a photo's name in the name of its steps: file systems allow 255 bytes, and a character has up to 4."""
+MAX_NAMED = 20
+"""Files that are named when a folder's files are passed over; of the others only the number is given."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one file."""
+
+    file: Path
+    prediction: "Prediction | None" = None
+    """Without its steps: the pictures of many files would fill the memory."""
+    error: Exception | None = None
+    """Why there is no prediction, or why its steps could not be saved."""
+
+
+def list_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Replace each folder by the pictures in it, in the order of their names. Files are kept, whatever they are.
+
+    A file in a folder is a picture if its content or its suffix is that of one. Hidden files are skipped.
+
+    Returns:
+        The pictures, and what was passed over in the folders: each file or folder with what it is.
+    """
+    files: list[Path] = []
+    passed_over: list[str] = []
+    for path in paths:
+        try:
+            entries = sorted(path.iterdir()) if path != STDIN and path.is_dir() else []
+        except OSError:
+            entries = []
+        pictures: list[Path] = []
+        for entry in (entry for entry in entries if not entry.name.startswith(".")):
+            other = _describe_other(entry)
+            if other is None:
+                pictures.append(entry)
+            else:
+                passed_over.append(f"{entry} ({other})" if other else str(entry))
+        files += pictures or [path]  # reading a folder as a picture raises the error
+    return files, passed_over
+
+
+def _describe_other(path: Path) -> str | None:
+    """Say what a file in a folder is if it is no picture, in words or `""`. None for a picture."""
+    try:
+        if path.is_dir():
+            return "a folder"
+        if path.suffix.lower() in SUFFIXES:
+            return None
+        if not path.is_file():
+            return "no regular file"
+        with path.open("rb") as file:
+            start = file.read(NUM_BYTES)
+    except OSError:
+        return None  # reading it as a picture raises the error
+    return None if identify(start) else describe(start) or ""
+
+
+def describe_passed_over(passed_over: Sequence[str]) -> str:
+    """Format what was passed over in folders as one line."""
+    number = (
+        "1 entry that is no picture" if len(passed_over) == 1 else f"{len(passed_over)} entries that are no pictures"
+    )
+    more = f", and {len(passed_over) - MAX_NAMED} more" if len(passed_over) > MAX_NAMED else ""
+    return f"Passed over {number}: {', '.join(passed_over[:MAX_NAMED])}{more}"
+
+
+def classify_files(
+    classifier: "Classifier",
+    files: Sequence[Path],
+    kind: Literal["image", "photo"] | None = None,
+    steps: Path | None = None,
+) -> Iterator[Answer]:
+    """Classify files on all processors.
+
+    Args:
+        classifier: the model.
+        files: `-` is the standard input.
+        kind: as in `Classifier.classify`.
+        steps: folder for a picture of the steps of each conversion.
+
+    Yields:
+        An answer for each file in the order given. Whatever goes wrong with a file is its own answer.
+    """
+
+    def classify(number: int, file: Path) -> Answer:
+        try:
+            source: Path | IO[bytes] = sys.stdin.buffer if file == STDIN else file
+            prediction = classifier.classify(source, kind=kind, name="standard input")
+        except Exception as error:
+            return Answer(file, error=error)
+        failure = None
+        if steps:
+            try:
+                stem = "stdin" if file == STDIN else file.stem[:MAX_STEM_LENGTH]
+                save_steps(prediction, steps / f"{number:03}-{stem}.png")
+            except (FmnistError, OSError) as error:
+                failure = error
+        return Answer(file, replace(prediction, steps={}), failure)
+
+    num_threads = num_cpus()
+    waiting: deque[Future[Answer]] = deque()
+    with ThreadPoolExecutor(num_threads, "classify") as pool:
+        try:
+            for number, file in enumerate(files, start=1):
+                waiting.append(pool.submit(classify, number, file))
+                if len(waiting) > 2 * num_threads:  # results are not collected faster than they are taken
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def save_steps(prediction: "Prediction", path: Path) -> None:
+    """Save a picture of the steps of a prediction's conversion."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    contact_sheet(prediction.steps).save(content, "PNG")
+    write_atomic(path, content.getvalue())
