@@ -139,7 +139,7 @@ def test_error_without_any_source_lists_what_was_tried_and_a_hint(keras_home, mo
         fmnist.load()
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("Keras' cache", "Debian's folder", "Keras' download (the connection is refused)", "no apt-get", "--data"):
+    for part in ("Keras' cache", "Debian's folder", "the proxy cannot be reached", "no apt-get", "--data"):
         assert part in message
 
 
