@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fmnist.config import Config
-    from fmnist.data.dataset import load
+    from fmnist.data.dataset import Dataset, load
     from fmnist.errors import FmnistError, errors_as_text
     from fmnist.evaluation.evaluate import evaluate
     from fmnist.inference.classifier import Classifier
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Classifier": "fmnist.inference.classifier",
     "Config": "fmnist.config",
+    "Dataset": "fmnist.data.dataset",
     "FmnistError": "fmnist.errors",
     "LiveCurves": "fmnist.training.progress",
     "Run": "fmnist.runs.run",
@@ -36,6 +37,7 @@ _MODULES = {
 __all__ = [
     "Classifier",
     "Config",
+    "Dataset",
     "FmnistError",
     "LiveCurves",
     "Run",

@@ -11,7 +11,8 @@ from fmnist.errors import FmnistError
 
 IMAGE_SIZE = 28
 """Height and width of an image, in pixels."""
-MAX_CLASSES = 10
+MAX_CLASSES = 100
+"""EMNIST has 62."""
 MAX_EPOCHS = 5_000
 MAX_VIEWS = 64
 MAX_SHIFT = 14

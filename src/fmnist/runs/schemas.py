@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional
 from msgspec import Meta
 
 from fmnist.config import MAX_CLASSES, MAX_EPOCHS, Config, Fraction, Views
-from fmnist.data.dataset import are_class_names
+from fmnist.data.names import are_class_names
 from fmnist.documents import FORMAT_VERSION, Document
 from fmnist.errors import FmnistError
 

@@ -60,7 +60,7 @@ def train(
     folder = Path(folder) if folder else make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
-        run = create_run(replace(config, data=dataset.folder), folder)
+        run = create_run(replace(config, data=dataset.path), folder)
         trained = fit(run, dataset, split, callbacks)
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
