@@ -232,7 +232,7 @@ def test_file_larger_than_any_data_set_is_not_read(tmp_path):
 
 INVALID_NAMES = {
     "control characters": (b"Shirt\x1b[2J\nTrouser", "with the control character U[+]001B; remove it"),
-    "too long": (b"x" * 101, "of 101 characters; expected 1 to 100"),
+    "too long": (b"x" * 101, "of 101 characters; expected at most 100"),
     "too many bytes": (
         b"x\n" * 60_000,
         "has 120,000 bytes; expected at most 100,000, so write one class name per line",

@@ -36,7 +36,7 @@ ACCEPTED = {
     "no-break space": (f"T{NBSP}shirt\nb\nc".encode(), (f"T{NBSP}shirt", "b", "c")),
     "joined emoji": (f"{FAMILY}\nb\nc".encode(), (FAMILY, "b", "c")),
     "decomposed": ("Ku\N{COMBINING DIAERESIS}rzel\nb\nc".encode(), ("Kürzel", "b", "c")),
-    "Arabic": ("قميص\nبنطال\nفستان".encode(), ("قميص", "بنطال", "فستان")),
+    "Arabic": ("قميص\nفستق\nسرير".encode(), ("قميص", "فستق", "سرير")),
 }
 
 
@@ -56,11 +56,11 @@ REFUSED = {
     "empty": (b"", "has 0 names, but the data has 3 classes"),
     "the same twice": (b"a\nb\na", "has the same name twice, 'a'"),
     "the same twice, decomposed": ("é\ne\N{COMBINING ACUTE ACCENT}\nc".encode(), "has the same name twice, 'é'"),
-    "numbers and tabs": (b"0\ta\n1\tb\n2\tc", r"the name '0\\tc?a' with a tab; write one name per line, without"),
+    "numbers and tabs": (b"0\ta\n1\tb\n2\tc", r"the name '0\\ta' with a tab; write one name per line, without"),
     "a form feed": (b"a\x0cb\nb\nc", r"the name 'a\\x0cb' with the control character U\+000C; remove it"),
     "an override of the direction": ("a\u202eb\nb\nc".encode(), r"'a\\u202eb' with the control character U\+202E"),
     "a line separator": ("a\u2028b\nb\nc".encode(), r"control character U\+2028"),
-    "nothing that can be seen": ("\N{ZERO WIDTH JOINER}\nb\nc".encode(), "the name '.' of 1 characters"),
+    "nothing that can be seen": ("\N{ZERO WIDTH JOINER}\nb\nc".encode(), "of which nothing can be seen"),
 }
 
 

@@ -311,7 +311,7 @@ INVALID_NPZ = {
     "no archive": (lambda path: path.write_bytes(b"\x93NUMPY"), "is damaged or not an npz file"),
     "a declared size": (lambda path: path.write_bytes(npz_that_declares((10**6, 784))), "declares 784,000,000 bytes"),
     "a huge size": (lambda path: path.write_bytes(npz_that_declares((10**15, 784))), "declares 784,000,000,0"),
-    "truncated": (lambda path: path.write_bytes(npz_that_declares((12, 784), b"x")), "declares 9,408 bytes, more than it can hold"),
+    "truncated": (lambda path: path.write_bytes(npz_that_declares((12, 784), b"x")), "declares 9,408 bytes"),
     "not an array": (lambda path: path.write_bytes(zipped(b"text", "x_train.npy")), "is damaged or no array"),
 }  # fmt: skip
 

@@ -75,9 +75,7 @@ def as_labels(labels: Any, name: str) -> np.ndarray:
     if labels.ndim != 1:
         raise FmnistError(f"{name} contains labels of shape {labels.shape}; expected one label for each image, (n,)")
     if labels.dtype.kind == "f" and not (labels == np.floor(labels)).all():  # NaN is refused too
-        raise FmnistError(
-            f"{name} contains {labels.dtype.name} labels that are no whole numbers; expected integers from 0"
-        )
+        raise FmnistError(f"{name} contains {labels.dtype.name} labels that are no whole numbers; expected integers")
     out_of_range = labels[(labels < 0) | (labels >= MAX_CLASSES)]
     if len(out_of_range):
         value = int(out_of_range.max() if out_of_range.max() >= MAX_CLASSES else out_of_range.min())

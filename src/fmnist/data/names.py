@@ -64,17 +64,17 @@ def check_names(names: Any, source: str) -> tuple[str, ...]:
     normal: list[str] = []
     for given in names:
         name = unicodedata.normalize("NFC", str(given)).strip()
+        shown = f"'{printable(name)[:100]}'"
         if hidden := next((character for character in name if not is_displayable(character)), None):
             described = "a tab" if hidden == "\t" else f"the control character U+{ord(hidden):04X}"
             hint = "write one name per line, without its number" if hidden == "\t" else "remove it"
-            raise FmnistError(f"{source} has the name {printable(name)[:100]!r} with {described}; {hint}")
+            raise FmnistError(f"{source} has the name {shown} with {described}; {hint}")
+        if len(name) > MAX_NAME_LENGTH:
+            raise FmnistError(f"{source} has a name of {len(name)} characters; expected at most {MAX_NAME_LENGTH}")
         if not _is_name(name):
-            raise FmnistError(
-                f"{source} has the name {printable(name)[:40]!r} of {len(name)} characters; expected 1 to "
-                f"{MAX_NAME_LENGTH}"
-            )
+            raise FmnistError(f"{source} has the name {shown}, of which nothing can be seen; write another name")
         if name in normal:
-            raise FmnistError(f"{source} has the same name twice, {name!r}; expected a different name for each class")
+            raise FmnistError(f"{source} has the same name twice, {shown}; expected a different name for each class")
         normal.append(name)
     return tuple(normal)
 
