@@ -68,7 +68,7 @@ INVALID = [
     ({"shift": 10**6}, "shift is 1000000; expected int <= 14"),
     ({"seed": -1}, "seed is -1; expected int >= 0"),
     ({"seed": 2**31}, "seed is 2147483648"),
-    ({"flip": 1}, "flip is 1; expected bool, got int"),
+    ({"flip": 1}, "flip is 1; expected bool . str, got int"),
     ({"network": "os.system"}, "network is os.system; expected one of textbook, fast"),
     ({"precision": "float8"}, "precision is float8; expected one of auto"),
     ({"data": 5}, "data is 5"),

@@ -232,7 +232,7 @@ INVALID_FOLDERS = {
     "a name twice": (lambda folder: (folder / "labels.txt").write_text("a\na"), "has the same name twice"),
     "names of too few classes": (
         lambda folder: (folder / "labels.txt").write_text("only one"),
-        "has 1 names, but the data has 2 classes",
+        "has 1 names; expected 2, because",
     ),
 }
 

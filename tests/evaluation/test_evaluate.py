@@ -31,7 +31,7 @@ def evaluated(small_run, tmp_path_factory):
 @pytest.fixture
 def use_dataset(monkeypatch):
     """Make `Run.load_data` find another data set in the data folder."""
-    return lambda dataset: monkeypatch.setattr("fmnist.runs.run.load_from", lambda folder: dataset)
+    return lambda dataset: monkeypatch.setattr("fmnist.runs.data.load_from", lambda folder: dataset)
 
 
 def render(run, evaluation, dataset, history=None):

@@ -193,11 +193,11 @@ def test_run_that_another_process_finishes_meanwhile_is_not_trained_again(finish
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     (folder / "manifest.json").unlink()
 
-    def load_from(_):
+    def data_to_resume(_):
         shutil.copy(finished.manifest_path, folder)
         return small
 
-    monkeypatch.setattr(training, "load_from", load_from)
+    monkeypatch.setattr(training, "data_to_resume", data_to_resume)
     monkeypatch.setattr(training, "fit", None)
     assert fmnist.resume(folder).status == "finished"
 

@@ -17,7 +17,7 @@ import onnx
 from msgspec.structs import replace
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.data.dataset import Dataset, Split, evenly_spaced, load_from
+from fmnist.data.dataset import Dataset, Split, evenly_spaced
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export.calibration import calibrate
@@ -80,7 +80,7 @@ def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
     with lock_folder(run.folder) as lock:
         if keras.backend.backend() != "tensorflow":
             return _export_in_new_process(run, lock)
-        dataset = dataset or load_from(run.config.data)
+        dataset = dataset or run.load_data()
         return export(run, lock, read_trained(run, dataset), dataset, run.split(dataset))
 
 
