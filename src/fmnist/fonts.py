@@ -58,9 +58,8 @@ def _families_with(characters: frozenset[str], default: tuple[str, ...]) -> tupl
     """Return further font families that have the characters which the default family lacks. None if there are none."""
     if not SHAPES_TEXT and any(_needs_shaping(character) for character in characters):
         return None
-    missing = characters - _drawn_by(
-        font_manager.findfont(font_manager.FontProperties(family=list(default))), 0, characters
-    )
+    own_font = font_manager.findfont(font_manager.FontProperties(family=list(default)))
+    missing = characters - _drawn_by(own_font, 0, characters)
     families: list[str] = []
     for entry in sorted(font_manager.fontManager.ttflist, key=_unlike_regular_text):
         if not missing:

@@ -224,9 +224,9 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
                 f"follows; omit --epochs, or train {value} epochs into a new folder"
             )
         words = name.replace("_", "-")
-        option = {True: f"--{words}", False: f"--no-{words}"}.get(value, f"--{words} {value}")
+        option = f"--{words} {value}" if not isinstance(value, bool) else f"--{words}" if value else f"--no-{words}"
         raise FmnistError(
-            f"{option}, but {run.folder} was started with {name} {planned[name]}; omit {option.split()[0]}, or train "
+            f"{option}, but {run.folder} was started with {name} {planned[name]}; omit {option.split(maxsplit=1)[0]}, or train "
             "into a new folder"
         )
 

@@ -113,8 +113,8 @@ def names_beside(path: Path, num_classes: int) -> tuple[str, ...] | None:
     names = read_names(file)
     if len(names) != num_classes:
         raise FmnistError(
-            f"{file} has {len(names)} names; expected {num_classes}, because the labels are 0 to {num_classes - 1}: one "
-            "name per line for each class, in the order of the labels, without a header"
+            f"{file} has {len(names)} names; expected {num_classes}, because the labels are 0 to {num_classes - 1}: "
+            "one name per line for each class, in the order of the labels, without a header"
         )
     return names
 
