@@ -69,6 +69,7 @@ def explore(
     from fmnist.cli import tables
     from fmnist.data.dataset import load
     from fmnist.evaluation.explore import save_figures, summarize
+    from fmnist.fonts import labels_for
 
     dataset = load(data)
     summary = summarize(dataset)
@@ -82,6 +83,9 @@ def explore(
         f"{duplicates['across']} of test in training"
     )
     console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True)
+    if numbers := labels_for(dataset.class_names).numbers:
+        names = ", ".join(f"{number} {name}" for name, number in numbers.items())
+        console.print(f"No installed font has all names, so the figures have numbers: {names}", soft_wrap=True)
     print_json(as_json, {**summary, "figures": [str(path) for path in figures]})
 
 
@@ -223,11 +227,10 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
                 f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs, which its learning rate "
                 f"follows; omit --epochs, or train {value} epochs into a new folder"
             )
-        words = name.replace("_", "-")
-        option = f"--{words} {value}" if not isinstance(value, bool) else f"--{words}" if value else f"--no-{words}"
+        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
         raise FmnistError(
-            f"{option}, but {run.folder} was started with {name} {planned[name]}; omit {option.split(maxsplit=1)[0]}, or train "
-            "into a new folder"
+            f"{option if isinstance(value, bool) else f'{option} {value}'}, but {run.folder} was started with {name} "
+            f"{planned[name]}; omit {option}, or train into a new folder"
         )
 
 
