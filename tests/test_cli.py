@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from helpers import as_unprivileged_user, tree, write_folder
 from PIL import Image
@@ -35,6 +36,31 @@ def test_data(cli, small_folder):
     assert "1,200 training" in err
     assert document["class_names"][9] == "Ankle boot"
     assert "Fashion-MNIST, verified by SHA-256" in cli("data")[1]
+
+
+def test_data_is_written_as_idx_files(cli, small, tmp_path):
+    np.savez(
+        tmp_path / "data.npz", x_train=small.train_images, y_train=small.train_labels,
+        x_test=small.test_images, y_test=small.test_labels,
+    )  # fmt: skip
+    code, out, _ = cli("data", "--data", tmp_path / "data.npz", "--out", tmp_path / "idx")
+    assert code == 0
+    assert f"Written as IDX files: {tmp_path / 'idx'}" in out
+    assert fmnist.load(tmp_path / "idx").sha256 == small.sha256
+    code, _, err = cli("data", "--data", tmp_path / "data.npz", "--out", tmp_path / "idx")
+    assert code == 1
+    assert "is not empty; expected a new folder for the data" in err
+    document = json.loads(cli("data", "--data", tmp_path / "idx", "--out", tmp_path / "again", "--json")[1])
+    assert len(document["files"]) == 5
+
+
+def test_explore_lists_the_numbers_of_names_that_no_font_has(cli, small, small_folder, tmp_path, monkeypatch):
+    from fmnist import fonts
+
+    monkeypatch.setattr(fonts, "_families_with", lambda *_: None)
+    code, out, _ = cli("explore", "--data", small_folder, "--out", tmp_path)
+    assert code == 0
+    assert "so the figures have numbers: 0 T-shirt/top, 1 Trouser" in out
 
 
 def test_explore(cli, small_folder, tmp_path):
@@ -298,7 +324,7 @@ def test_usage_errors_exit_with_2(cli, arguments):
 
 ERRORS = {
     "no data folder": (("train", "--data", "none"), "no data folder"),
-    "no data set": (("data", "--data", "runs"), "expected four IDX files like"),
+    "no data set": (("data", "--data", "."), "has no folder with pictures; expected a folder of pictures for each"),
     "no run": (("evaluate", "none"), "no run folder none; `fmnist train` creates one"),
     "a run that is a file": (("evaluate", "boot.png"), "no run folder boot.png"),
     "no run folder": (("evaluate", "runs"), "is not a run folder"),
