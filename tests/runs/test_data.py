@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +39,10 @@ def test_data_is_found_at_the_given_path_or_in_the_environment(moved, cli, monke
     with pytest.raises(FmnistError, match=r"no data folder .*gone"):
         fmnist.evaluate(run)
     assert cli("evaluate", run.folder, "--data", folder)[0] == 0
+    assert cli("export", run.folder, "--data", folder)[0] == 0
+    code, _, err = cli("export", run.folder)
+    assert code == 1
+    assert "no data folder" in err
     monkeypatch.setenv("FMNIST_DATA", str(folder))
     assert fmnist.evaluate(run)["num_images"] == 200
     assert export_run(run).epochs_trained == 4
@@ -158,3 +165,20 @@ def test_other_data_in_memory_is_refused(trained_in_memory, small):
 def test_changed_arrays_have_another_hash(small):
     assert dataclasses.replace(small, train_images=small.train_images[::-1]).sha256 != small.sha256
     assert dataclasses.replace(small, class_names=small.class_names[::-1]).sha256 == small.sha256
+
+
+@pytest.mark.slow
+def test_a_data_set_in_memory_is_exported_after_training_on_jax(small_folder, tmp_path):
+    """The export is done by another process, which gets the data in a temporary folder."""
+    script = (
+        "import dataclasses, sys, fmnist\n"
+        "data = dataclasses.replace(fmnist.load(sys.argv[1]), path=None)\n"
+        "run = fmnist.train(fmnist.Config.from_preset('textbook', epochs=1), dataset=data, folder=sys.argv[2])\n"
+        "print(fmnist.evaluate(run, dataset=data)['num_images'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, small_folder, tmp_path / "run"],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "200"

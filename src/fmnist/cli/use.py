@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from msgspec.structs import replace
 
-from fmnist.cli.options import AsJson, Debug, ModelFolder, find_model, require_backend
+from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
 from fmnist.quiet import quiet_stderr
@@ -88,6 +88,7 @@ def export(
     destination: Annotated[
         Path | None, typer.Option("--out", help="Also copy the graph to this file.", show_default=False)
     ] = None,
+    data: DataFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -98,15 +99,16 @@ def export(
     from fmnist.runs.schemas import INT8_FILE
 
     chosen = open_run(run)
+    dataset = chosen.load_data(data) if data else None
     if not (int8 and chosen.manifest_path.is_file()):
         require_backend("tensorflow")
         with quiet_stderr():
             from fmnist.export.onnx import export_run
-        manifest = export_run(chosen)
+        manifest = export_run(chosen, dataset)
     if int8:
         from fmnist.export.quantize import quantize_run
 
-        manifest = quantize_run(chosen)
+        manifest = quantize_run(chosen, dataset)
     path = chosen.folder / INT8_FILE if int8 else chosen.onnx_path
     if destination:
         write_atomic(destination, chosen.read_graph(path.name, manifest))
