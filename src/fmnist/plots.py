@@ -215,7 +215,7 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: Sequ
         true, predicted = record["true"], record["predicted"]
         draw_image(picture, image, f"test image {record['index']}\ntrue: {true}", labels=written)
         verdict, color = ("correct", CORRECT) if predicted == true else ("wrong", WRONG)
-        shown = _most_probable(class_names, record["probabilities"], true)
+        shown = most_probable(class_names, record["probabilities"], true)
         names = [class_names[index] for index in shown]
         colors = [CORRECT if name == true else WRONG if name == predicted else OTHER for name in names]
         drawn = bars.barh(range(len(names)), [record["probabilities"][index] for index in shown], color=colors)
@@ -276,6 +276,7 @@ def _grouped_bars(series: Mapping[str, Sequence[float]], names: Sequence[str], t
         bars = axes.barh(positions + index * height, values, 0.95 * height, color=color, label=label)
         axes.bar_label(bars, fmt=text, padding=3, fontsize=8)
     set_names(axes, positions + (len(series) - 1) * height / 2, names)
+    axes.margins(y=0.4 / len(names))
     axes.invert_yaxis()
     hide_spines(axes)
     place_legend(axes)
@@ -286,7 +287,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _most_probable(class_names: Sequence[str], probabilities: Sequence[float], true: str) -> list[int]:
+def most_probable(class_names: Sequence[str], probabilities: Sequence[float], true: str) -> list[int]:
     """Return the classes to draw: all if they are few, else the most probable ones and the true one."""
     if len(class_names) <= NUM_COLORS:
         return list(range(len(class_names)))

@@ -199,7 +199,9 @@ def test_report_without_history_and_mistakes_has_neither_section(evaluated, smal
 @pytest.mark.parametrize(
     ("changes", "text", "subject"),
     [
-        ({"flip": True}, "on flipped and shifted images", "flipped"),
+        ({"flip": True}, "on flipped images, with", "flipped"),
+        ({"shift": 1}, "on shifted images, with", "shifted"),
+        ({"flip": True, "shift": 1}, "on flipped and shifted images, with", "flipped"),
         ({"photo_augmentation": True}, "fragments that belong to no class", "fragment"),
         ({"cutmix": 0.5}, "into 50 % of the training images", "CutMix"),
         ({"hard_example_fraction": 0.5}, "trains on 50 % of the training images", "An epoch trains"),

@@ -63,6 +63,10 @@ def render_report(
         curves=_draw_curves(history, run.config.first_hard_epoch),
         reliability=plots.svg(plots.reliability(evaluation["calibration"])),
         sample_images=[*map(_data_url, samples)],
+        sample_classes=[
+            plots.most_probable(evaluation["class_names"], sample["probabilities"], sample["true"])
+            for sample in evaluation["samples"]
+        ],
         mistake_images=[*map(_data_url, mistakes)],
         heat_maps=[_data_url(plots.heat_overlay(*pair)) for pair in zip(mistakes, heat_maps, strict=True)],
         class_mistakes={
