@@ -18,6 +18,7 @@ from PIL import Image
 import fmnist
 from fmnist.data import formats, tables
 from fmnist.data.arrays import as_images, as_labels
+from fmnist.data.dataset import check_trainable
 from fmnist.errors import FmnistError
 from fmnist.files import sha256
 
@@ -157,7 +158,7 @@ def test_what_is_ambiguous_is_refused_with_what_was_found(tmp_path, case):
     for make in (
         lambda: fmnist.load(folder),
         lambda: fmnist.load(tmp_path / "data.npz"),
-        lambda: fmnist.Dataset(images, labels, *TEST, ("a", "b", "c")),
+        lambda: check_trainable(fmnist.Dataset(images, labels, *TEST, ("a", "b", "c"))),
     ):
         with pytest.raises(FmnistError, match=expected) as caught:
             make()

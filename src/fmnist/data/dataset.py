@@ -33,7 +33,7 @@ class Dataset:
     Arrays of other integer types, images (n, 28, 28, 1) or (n, 784) and labels (n, 1) are converted.
 
     Raises:
-        FmnistError: for images or labels that are ambiguous, none at all, a label without a name, or unsuitable names.
+        FmnistError: for images or labels that are ambiguous, a label without a name, or unsuitable names.
     """
 
     train_images: np.ndarray
@@ -59,10 +59,13 @@ class Dataset:
             raise FmnistError(f"the data from {self.source} has {num_classes} classes; expected 1 to {MAX_CLASSES}")
         for part in ("train", "test"):
             images_name, labels_name = (f"the array {part}_{kind} from {self.source}" for kind in ("images", "labels"))
-            images = as_images(getattr(self, f"{part}_images"), images_name)
+            images = getattr(self, f"{part}_images")
+            if not (isinstance(images, np.ndarray) and images.shape == (0, IMAGE_SIZE, IMAGE_SIZE)):
+                images = as_images(images, images_name)
             labels = as_labels(getattr(self, f"{part}_labels"), labels_name)
-            check_lengths(images, labels, images_name, labels_name)
-            if (largest := int(labels.max())) >= num_classes:
+            if len(images):  # a part that is not used may drop its images, which are most of the memory
+                check_lengths(images, labels, images_name, labels_name)
+            if (largest := int(labels.max(initial=0))) >= num_classes:
                 raise FmnistError(
                     f"{labels_name} contains the label {largest}, but there are {num_classes} class names; expected a "
                     "name for each class, in the order of the labels"
@@ -155,8 +158,11 @@ def check_trainable(dataset: Dataset) -> None:
     """Check that a network can be trained and evaluated on a data set.
 
     Raises:
-        FmnistError: if all training images are of one class, or a class has no training image.
+        FmnistError: if a part has no images, all training images are of one class, or a class has no training image.
     """
+    for part, images in (("training", dataset.train_images), ("test", dataset.test_images)):
+        if not len(images):
+            raise FmnistError(f"the data from {dataset.source} contains no images for {part}; expected at least one")
     counts = np.bincount(dataset.train_labels, minlength=len(dataset.class_names))
     if (counts > 0).sum() < 2:
         raise FmnistError(

@@ -48,7 +48,7 @@ def find_data(run: "Run", path: str | Path | None = None) -> Dataset:
             problems.append(str(error))
         else:
             return replace(dataset, class_names=environment.class_names or dataset.class_names)
-    if len(problems) == 1:
+    if path:
         raise FmnistError(problems[0])
     tried = "; ".join(problems) or f"it was in memory or on another computer ({run.config.data})"
     raise FmnistError(
