@@ -72,7 +72,7 @@ def small(small_folder):
 @pytest.fixture(scope="session")
 def small_run(small, small_folder, tmp_path_factory):
     """A finished run of `fast`: four epochs on the small data set. Tests must not change it."""
-    config = fmnist.Config.from_preset("fast", epochs=4, batch_size=64, data=str(small_folder))
+    config = fmnist.Config.from_preset("fast", epochs=4, batch_size=64, flip=True, data=str(small_folder))
     return fmnist.train(config, dataset=small, folder=tmp_path_factory.mktemp("runs") / "small")
 
 

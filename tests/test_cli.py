@@ -40,6 +40,31 @@ def test_data(cli, small_folder):
     assert "Fashion-MNIST, verified by SHA-256" in cli("data")[1]
 
 
+def test_data_is_written_as_idx_files(cli, small, tmp_path):
+    np.savez(
+        tmp_path / "data.npz", x_train=small.train_images, y_train=small.train_labels,
+        x_test=small.test_images, y_test=small.test_labels,
+    )  # fmt: skip
+    code, out, _ = cli("data", "--data", tmp_path / "data.npz", "--out", tmp_path / "idx")
+    assert code == 0
+    assert f"Written as IDX files: {tmp_path / 'idx'}" in out
+    assert fmnist.load(tmp_path / "idx").sha256 == small.sha256
+    code, _, err = cli("data", "--data", tmp_path / "data.npz", "--out", tmp_path / "idx")
+    assert code == 1
+    assert "is not empty; expected a new folder for the data" in err
+    document = json.loads(cli("data", "--data", tmp_path / "idx", "--out", tmp_path / "again", "--json")[1])
+    assert len(document["files"]) == 5
+
+
+def test_explore_lists_the_numbers_of_names_that_no_font_has(cli, small, small_folder, tmp_path, monkeypatch):
+    from fmnist import fonts
+
+    monkeypatch.setattr(fonts, "_families_with", lambda *_: None)
+    code, out, _ = cli("explore", "--data", small_folder, "--out", tmp_path)
+    assert code == 0
+    assert "so the figures have numbers: 0 T-shirt/top, 1 Trouser" in out
+
+
 def test_explore(cli, small_folder, tmp_path):
     code, out, _ = cli("explore", "--data", small_folder, "--out", tmp_path / "figures")
     assert code == 0
@@ -65,7 +90,9 @@ def test_train_evaluate_predict(cli, small_folder, tmp_path, monkeypatch):
         "parameters",
         "train_seconds",
         "val_accuracy",
+        "val_recall_macro",
     ]
+    assert 0 < document["val_recall_macro"] <= 1
     assert (document["preset"], document["seed"], document["epochs"]) == ("textbook", 3, 1)
     assert document["run"].startswith("runs/textbook-")
     for word in ("epoch 1/1", "accuracy", "precision", "recall", "validation"):
@@ -486,7 +513,7 @@ def test_usage_errors_exit_with_2(cli, arguments):
 
 ERRORS = {
     "no data folder": (("train", "--data", "none"), "no data folder"),
-    "no data set": (("data", "--data", "runs"), "is missing"),
+    "no data set": (("data", "--data", "."), "has no folder with pictures; expected a folder of pictures for each"),
     "no run": (("evaluate", "none"), "no run folder none; `fmnist train` creates one"),
     "a run that is a file": (("evaluate", "boot.png"), "no run folder boot.png"),
     "no run folder": (("evaluate", "runs"), "is not a run folder"),
@@ -615,10 +642,10 @@ def test_a_run_that_cannot_start_changes_no_folder(cli, small, tmp_path, monkeyp
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     one_class = small.train_labels == 0
     train = small.train_images[one_class], small.train_labels[one_class]
-    write_folder(tmp_path / "data", train, train)
+    write_folder(tmp_path / "data", train, train, class_names=None)
     code, _, err = cli("train", "--data", "data", "--preset", "textbook", *options)
     assert code == 1
-    assert "are of the class 'T-shirt/top'; expected at least two classes" in err
+    assert "are of the class 'class 0'; expected at least two classes" in err
     assert tree(tmp_path / "runs").keys() == {"mine"}
 
 

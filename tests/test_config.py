@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields, replace
 
-from fmnist.config import PRESETS, Config
+from fmnist.config import IDENTITY_VIEW, PRESETS, Config
 from fmnist.errors import FmnistError
 
 
@@ -68,7 +68,7 @@ INVALID = [
     ({"shift": 10**6}, "shift is 1000000; expected int <= 14"),
     ({"seed": -1}, "seed is -1; expected int >= 0"),
     ({"seed": 2**31}, "seed is 2147483648"),
-    ({"flip": 1}, "flip is 1; expected bool, got int"),
+    ({"flip": 1}, "flip is 1; expected bool . str, got int"),
     ({"network": "os.system"}, "network is os.system; expected one of textbook, fast"),
     ({"precision": "float8"}, "precision is float8; expected one of auto"),
     ({"data": 5}, "data is 5"),
@@ -92,3 +92,32 @@ def test_an_invalid_setting_is_refused_however_it_is_set(change, message):
 def test_unknown_fields_in_a_file_are_refused():
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         from_json({**PRESETS["fast"].to_json(), "colour": "red"})
+
+
+@pytest.mark.parametrize("preset", ["fast", "best", "photo"])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_views_follow_flip_and_shift(preset, flip, shift):
+    for config in (
+        Config.from_preset(preset, flip=flip, shift=shift),
+        replace(replace(PRESETS[preset], flip=flip), shift=shift),
+        Config.from_preset(preset, shift=shift).for_data(flip),
+    ):
+        assert len(config.tta_views) == (1 + flip) * (5 if shift else 1)
+        assert any(is_mirrored for is_mirrored, *_ in config.tta_views) == flip
+        assert any(down or right for _, down, right in config.tta_views) == bool(shift)
+        assert config.tta_views[0] == IDENTITY_VIEW
+        assert from_json(config.to_json()) == config
+
+
+def test_other_data_is_flipped_if_asked_for_only():
+    assert Config.from_preset("fast").flip == "auto"
+    assert Config.from_preset("fast").for_data(True).flip is True
+    assert Config.from_preset("fast").for_data(False).flip is False
+    assert Config.from_preset("fast", flip=True).for_data(False).flip is True
+    assert Config.from_preset("fast", flip=False).for_data(True).flip is False
+    assert Config.from_preset("textbook").for_data(True).flip is False
+
+
+def test_views_that_are_all_excluded_leave_the_image_itself():
+    assert Config.from_preset("fast", tta_views=[(True, 0, 0)], flip=False).tta_views == (IDENTITY_VIEW,)

@@ -109,3 +109,9 @@ def test_cross_entropy_of_a_worked_example():
     # A constant for each row changes nothing.
     for constant in (0, 7):
         assert metrics.cross_entropy(log_probabilities + constant, np.array([1, 0])) == pytest.approx(expected)
+
+
+def test_recall_macro_counts_each_class_that_has_images_once():
+    labels = np.array([0] * 97 + [2] * 3)
+    assert metrics.recall_macro(np.zeros(100, int), labels) == 0.5
+    assert metrics.recall_macro(labels, labels) == 1

@@ -30,7 +30,8 @@ def test_manifest_has_the_provenance(pretrained, fashion):
     assert not provenance.commit.endswith("-dirty")
     assert (provenance.preset, provenance.seed) == (pretrained.config.preset, pretrained.config.seed)
     assert provenance.data_sha256 == fashion.sha256
-    assert pretrained.config == Config.from_preset(pretrained.config.preset, seed=pretrained.config.seed)
+    config = pretrained.config
+    assert config == Config.from_preset(config.preset, seed=config.seed).for_data(True)
 
 
 def test_accuracy_is_that_of_the_manifest(pretrained, fashion):

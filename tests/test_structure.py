@@ -15,6 +15,7 @@ HEAVY = {"keras", "tensorflow", "jax", "matplotlib", "sklearn", "scipy", "onnx",
 PUBLIC_NAMES = [
     "Classifier",
     "Config",
+    "Dataset",
     "FmnistError",
     "LiveCurves",
     "Run",

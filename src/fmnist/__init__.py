@@ -11,7 +11,7 @@ from fmnist.models.registration import register_with_keras
 
 if TYPE_CHECKING:
     from fmnist.config import Config
-    from fmnist.data.dataset import load
+    from fmnist.data.dataset import Dataset, load
     from fmnist.errors import FmnistError, errors_as_text
     from fmnist.evaluation.evaluate import evaluate
     from fmnist.inference.classifier import Classifier
@@ -25,6 +25,7 @@ register_with_keras()
 _MODULES = {
     "Classifier": "fmnist.inference.classifier",
     "Config": "fmnist.config",
+    "Dataset": "fmnist.data.dataset",
     "FmnistError": "fmnist.errors",
     "LiveCurves": "fmnist.training.progress",
     "Run": "fmnist.runs.run",
@@ -40,6 +41,7 @@ _MODULES = {
 __all__ = [
     "Classifier",
     "Config",
+    "Dataset",
     "FmnistError",
     "LiveCurves",
     "Run",

@@ -4,14 +4,15 @@ import math
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
-from msgspec.structs import fields, replace
+from msgspec.structs import fields, force_setattr, replace
 
 from fmnist.documents import Document
 from fmnist.errors import FmnistError
 
 IMAGE_SIZE = 28
 """Height and width of an image, in pixels."""
-MAX_CLASSES = 10
+MAX_CLASSES = 100
+"""EMNIST has 62."""
 MAX_EPOCHS = 5_000
 MAX_VIEWS = 64
 MAX_SHIFT = 14
@@ -56,14 +57,17 @@ class Config(Document, frozen=True, kw_only=True):
     """Fraction of the training images in an epoch: those with the highest loss when last trained on."""
     label_smoothing: Fraction = 0.0
     """Probability moved from the true class to all classes evenly."""
-    flip: bool = False
-    """Alternating flip: mirror at random in the first epoch, then mirror every image from one epoch to the next."""
+    flip: bool | Literal["auto"] = False
+    """Alternating flip: mirror at random in the first epoch, then mirror every image from one epoch to the next.
+    Without it, the mirrored views are dropped too. `auto` flips Fashion-MNIST only, see `for_data`."""
     shift: Annotated[int, Meta(ge=0, le=MAX_SHIFT)] = 0
-    """Largest random shift in each direction, in pixels."""
+    """Largest random shift in each direction, in pixels. Without it, the shifted views are dropped too."""
     cutmix: Fraction = 0.0
     """Fraction of the images that get a rectangle of another image, with mixed labels (CutMix)."""
     photo_augmentation: bool = False
     """Transform some images to look like photos, and train on fragments as "none of the classes"."""
+    class_weights: bool = False
+    """Weight the loss of each class by the inverse of its number of images, as scikit-learn's `balanced` does."""
     tta_views: Views = (IDENTITY_VIEW,)
     """Views that the exported graph averages over (test-time augmentation). The first is the single view."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -73,7 +77,23 @@ class Config(Document, frozen=True, kw_only=True):
     full: bool = False
     """Train on all training images, without a validation split."""
     data: Annotated[str, Meta(max_length=4_096)] | None = None
-    """Folder of another data set in the same format. None is Fashion-MNIST."""
+    """Path of another data set. None is Fashion-MNIST, or data in memory."""
+
+    def __post_init__(self) -> None:
+        """Check every field, and drop the views that `flip` and `shift` exclude."""
+        super().__post_init__()
+        views = tuple(
+            view for view in self.tta_views if (self.flip or not view[0]) and (self.shift or view[1:] == (0, 0))
+        )
+        force_setattr(self, "tta_views", views or (IDENTITY_VIEW,))
+
+    def for_data(self, is_fashion_mnist: bool) -> "Config":
+        """Return the configuration with `flip` decided: a mirrored garment is the same, a mirrored letter is not.
+
+        Args:
+            is_fashion_mnist: whether the data is Fashion-MNIST.
+        """
+        return replace(self, flip=is_fashion_mnist) if self.flip == "auto" else self
 
     @property
     def first_hard_epoch(self) -> int | None:
@@ -113,7 +133,7 @@ FAST = Config(
     adam_lr_ratio=1 / 12,
     hard_example_fraction=0.5,
     label_smoothing=0.1,
-    flip=True,
+    flip="auto",
     shift=1,
     tta_views=TTA_VIEWS,
 )

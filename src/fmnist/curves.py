@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fmnist.plots import NOTE, OTHER, TRAINING, VALIDATION, hide_spines
+from fmnist.drawing import hide_spines
+from fmnist.plots import NOTE, OTHER, TRAINING, VALIDATION
 
 CURVES = ("loss", "accuracy", "precision", "recall")
 """Columns of `history.csv` that are drawn."""

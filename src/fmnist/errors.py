@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,9 @@ OS_ERRORS = {
 NO_FILE_NAME_NEEDED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors that are clear without the name of the file. Failed writes do not carry it."""
 
+JOINERS = "\u200c\u200d"
+"""Zero width non-joiner and joiner."""
+
 MAX_LINE = 4_000
 """Characters. Messages quote values, which may be long."""
 
@@ -64,8 +68,16 @@ def quote(path: object) -> str:
 def printable(text: str) -> str:
     """Escape characters that control a terminal or cannot be encoded, because file names may contain anything."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if is_displayable(character) else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def is_displayable(character: str) -> bool:
+    """Check that a character can be displayed and controls nothing: no line end, no override of the direction.
+
+    The joiners are what family emoji and the scripts of India and Persia are written with.
+    """
+    return character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs"
 
 
 def _first_line(error: BaseException) -> str:

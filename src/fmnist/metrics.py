@@ -134,6 +134,16 @@ def classification_metrics(
     }
 
 
+def recall_macro(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of the recalls of the classes that have images: rare classes count as much as frequent ones.
+
+    Args:
+        predicted: (n,) class indices.
+        labels: (n,) true class indices, n at least 1.
+    """
+    return float(np.mean([(predicted[labels == label] == label).mean() for label in np.unique(labels)]))
+
+
 def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature with the lowest cross-entropy on held-out images (Guo et al. 2017).
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fmnist.drawing import draw_image, hide_spines, place_legend, set_names
 from fmnist.files import write_atomic
+from fmnist.fonts import Labels, labels_for
 
 TRAINING, VALIDATION = "#1f5f8b", "#d1495b"
 CORRECT, WRONG, OTHER = "#2e7d4f", "#d1495b", "#b8c4ce"
@@ -22,6 +23,11 @@ MIN_HEAT = 0.02
 FIGURE_DPI = 110
 GRID_COLUMNS = 5
 """Images in a row of a grid: two rows for ten classes."""
+NUM_COLORS = 10
+"""Matplotlib's colors of lines: with more classes, colors come from a color map, and figures leave some classes out."""
+MAX_LEGEND_ROWS = 25
+ROW_HEIGHT = 0.3
+"""Of a name beside bars, in inches."""
 NUM_TOP_CLASSES = 5
 """Classes shown beside a photo, where there is little space."""
 
@@ -68,7 +74,7 @@ def examples(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
     axes = figure.subplots()
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
-    axes.set_yticks(np.arange(len(class_names)) * cell + (size - 1) / 2, [*map(_escape, class_names)])
+    set_names(axes, np.arange(len(class_names)) * cell + (size - 1) / 2, class_names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -79,7 +85,7 @@ def class_means(images: np.ndarray, labels: np.ndarray, class_names: Sequence[st
     means = np.zeros((len(class_names), *images.shape[1:]))
     for label in np.unique(labels):
         means[label] = images[labels == label].mean(axis=0)
-    return _image_grid(means, class_names, 1.8, 2.05, fontsize=10)
+    return _image_grid(means, class_names, 1.8, 2.05, fontsize=10, labels=labels_for(class_names))
 
 
 def heat_overlay(image: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
@@ -111,8 +117,8 @@ def heat_maps(images: np.ndarray, maps: np.ndarray, captions: Sequence[str]) -> 
     for column, image, heat_map, caption in zip(
         figure.subplots(2, len(images), squeeze=False).T, images, maps, captions, strict=True
     ):
-        _draw_image(column[0], image, caption, fontsize=9)
-        _draw_image(column[1], heat_overlay(image, heat_map), "")
+        draw_image(column[0], image, caption, fontsize=9)
+        draw_image(column[1], heat_overlay(image, heat_map), "")
     return figure
 
 
@@ -179,14 +185,18 @@ def projection(
         class_names: for the legend.
         axis_labels: of the horizontal and the vertical axis.
     """
-    figure = Figure(figsize=(8, 5.6), layout="constrained")
+    written = labels_for(class_names)
+    columns = -(-len(class_names) // MAX_LEGEND_ROWS)
+    figure = Figure(figsize=(6.5 + 1.5 * columns, 5.6), layout="constrained")
     axes = figure.subplots()
+    many = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(class_names)))
     for label, name in enumerate(class_names):
         x, y = points[labels == label].T
-        axes.scatter(x, y, s=7, alpha=0.6, color=f"C{label}", label=_escape(name), linewidths=0)
+        color = f"C{label}" if len(class_names) <= NUM_COLORS else many[label]
+        axes.scatter(x, y, s=7, alpha=0.6, color=color, label=written.text(name), linewidths=0)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
     hide_spines(axes)
-    _place_legend(axes, markerscale=3)
+    place_legend(axes, markerscale=3, ncols=columns, prop={"family": [*written.families]})
     return figure
 
 
@@ -198,16 +208,21 @@ def samples(images: np.ndarray, records: list[dict[str, Any]], class_names: Sequ
         records: for each image `index`, `true` and `predicted` (class names), and `probabilities` (by class).
         class_names: the bar labels.
     """
+    written = labels_for(class_names)
     figure = Figure(figsize=(10, 3.1 * len(images)), layout="constrained")
     grid = figure.subplots(len(images), 2, width_ratios=(1, 1.7), squeeze=False)
     for (picture, bars), image, record in zip(grid, images, records, strict=True):
         true, predicted = record["true"], record["predicted"]
-        _draw_image(picture, image, f"test image {record['index']}\ntrue: {true}")
+        draw_image(picture, image, f"test image {record['index']}\ntrue: {true}", labels=written)
         verdict, color = ("correct", CORRECT) if predicted == true else ("wrong", WRONG)
-        colors = [CORRECT if name == true else WRONG if name == predicted else OTHER for name in class_names]
-        drawn = bars.barh([*map(_escape, class_names)], record["probabilities"], color=colors)
+        shown = most_probable(class_names, record["probabilities"], true)
+        names = [class_names[index] for index in shown]
+        colors = [CORRECT if name == true else WRONG if name == predicted else OTHER for name in names]
+        drawn = bars.barh(range(len(names)), [record["probabilities"][index] for index in shown], color=colors)
+        set_names(bars, range(len(names)), names, written)
         bars.bar_label(drawn, fmt=_percent, padding=3, fontsize=8)
-        bars.set_title(f"predicted: {_escape(predicted)} ({verdict})", fontsize=10, color=color)
+        title = written.text(f"predicted: {predicted} ({verdict})")
+        bars.set_title(title, fontsize=10, color=color, fontfamily=[*written.families])
         bars.set(xlim=(0, 1.12), xticks=[0, 0.5, 1])
         bars.invert_yaxis()
         hide_spines(bars)
@@ -222,18 +237,24 @@ def prediction(prediction: Any) -> Figure:
             falling probability, each with `label` and `probability`), `label`, `accepted` and `reason`.
     """
     steps, top = prediction.steps, prediction.top[:NUM_TOP_CLASSES]
+    written = labels_for([row.label for row in prediction.top])
     figure = Figure(figsize=(2.1 * len(steps) + 3.6, 2.6), layout="constrained")
     *pictures, bars = figure.subplots(1, len(steps) + 1, width_ratios=[1] * len(steps) + [1.2], squeeze=False).flat
     for axes, (name, picture) in zip(pictures, steps.items(), strict=True):
-        _draw_image(axes, np.asarray(picture), name)
-    bars.barh([_escape(row.label) for row in top], [row.probability for row in top])
+        draw_image(axes, np.asarray(picture), name)
+    bars.barh(range(len(top)), [row.probability for row in top])
+    set_names(bars, range(len(top)), [row.label for row in top], written)
     bars.invert_yaxis()
-    bars.set(xlim=(0, 1), xlabel=_escape(prediction.reason or "probability"))
-    bars.set_title("not sure" if prediction.accepted is False else _escape(prediction.label))
+    bars.set_xlim(0, 1)
+    families = [*written.families]
+    bars.set_xlabel(written.text(prediction.reason or "probability"), fontfamily=families)
+    bars.set_title("not sure" if prediction.accepted is False else written.text(prediction.label), fontfamily=families)
     return figure
 
 
-def _image_grid(images: np.ndarray, captions: Sequence[str], width: float, height: float, fontsize: int) -> Figure:
+def _image_grid(
+    images: np.ndarray, captions: Sequence[str], width: float, height: float, fontsize: int, labels: Labels
+) -> Figure:
     """Draw images in rows of `GRID_COLUMNS`, each in a cell of this width and height in inches."""
     num_columns = min(GRID_COLUMNS, len(images))
     num_rows = -(-len(images) // num_columns)
@@ -241,29 +262,24 @@ def _image_grid(images: np.ndarray, captions: Sequence[str], width: float, heigh
     for axes in figure.subplots(num_rows, num_columns, squeeze=False).flat:
         axes.axis("off")
     for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        _draw_image(axes, image, caption, fontsize)
+        draw_image(axes, image, caption, fontsize, labels)
     return figure
-
-
-def _draw_image(axes: Axes, image: np.ndarray, title: str, fontsize: int = 10) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(_escape(title), fontsize=fontsize)
-    axes.axis("off")
 
 
 def _grouped_bars(series: Mapping[str, Sequence[float]], names: Sequence[str], text: Callable[[float], str]) -> Figure:
     """Draw a horizontal bar of each series for every name, labeled with the text of its value."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8, max(4, ROW_HEIGHT * len(names))), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(series)
     positions = np.arange(len(names))
     for index, ((label, values), color) in enumerate(zip(series.items(), (TRAINING, VALIDATION), strict=False)):
         bars = axes.barh(positions + index * height, values, 0.95 * height, color=color, label=label)
         axes.bar_label(bars, fmt=text, padding=3, fontsize=8)
-    axes.set_yticks(positions + (len(series) - 1) * height / 2, [*map(_escape, names)])
+    set_names(axes, positions + (len(series) - 1) * height / 2, names)
+    axes.margins(y=0.4 / len(names))
     axes.invert_yaxis()
     hide_spines(axes)
-    _place_legend(axes)
+    place_legend(axes)
     return figure
 
 
@@ -271,16 +287,10 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _place_legend(axes: Axes, **options: Any) -> None:
-    """Draw the legend to the right of the axes, where it covers nothing."""
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **options)
-
-
-def hide_spines(axes: Axes) -> None:
-    """Leave only the left and the lower spine."""
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _escape(text: str) -> str:
-    """Escape dollar signs, which Matplotlib reads as the start of a formula."""
-    return text.replace("$", r"\$")
+def most_probable(class_names: Sequence[str], probabilities: Sequence[float], true: str) -> list[int]:
+    """Return the classes to draw: all if they are few, else the most probable ones and the true one."""
+    if len(class_names) <= NUM_COLORS:
+        return list(range(len(class_names)))
+    order = np.argsort(-np.asarray(probabilities), kind="stable").tolist()
+    index = class_names.index(true)
+    return order[:NUM_COLORS] if index in order[:NUM_COLORS] else [*order[: NUM_COLORS - 1], index]

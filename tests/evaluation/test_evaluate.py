@@ -31,7 +31,7 @@ def evaluated(small_run, tmp_path_factory):
 @pytest.fixture
 def use_dataset(monkeypatch):
     """Make `Run.load_data` find another data set in the data folder."""
-    return lambda dataset: monkeypatch.setattr("fmnist.runs.run.load_from", lambda folder: dataset)
+    return lambda dataset: monkeypatch.setattr("fmnist.runs.data.load_from", lambda folder: dataset)
 
 
 def render(run, evaluation, dataset, history=None):
@@ -179,7 +179,7 @@ def test_report_is_complete(evaluated, small):
         "batch size 64, optimizer muon, initial learning rate 0.12, seed 0, " + environment.precision,
         f"Python {environment.python}, fmnist {fmnist.__version__}",
         manifest.sha256["model.onnx"],
-        train_command(run.config),
+        train_command(run.config, is_fashion_mnist=False),
         f"fmnist evaluate {run.folder} --seed 4",
     ):
         assert text in page
@@ -199,7 +199,9 @@ def test_report_without_history_and_mistakes_has_neither_section(evaluated, smal
 @pytest.mark.parametrize(
     ("changes", "text", "subject"),
     [
-        ({"flip": True}, "on flipped and shifted images", "flipped"),
+        ({"flip": True}, "on flipped images, with", "flipped"),
+        ({"shift": 1}, "on shifted images, with", "shifted"),
+        ({"flip": True, "shift": 1}, "on flipped and shifted images, with", "flipped"),
         ({"photo_augmentation": True}, "fragments that belong to no class", "fragment"),
         ({"cutmix": 0.5}, "into 50 % of the training images", "CutMix"),
         ({"hard_example_fraction": 0.5}, "trains on 50 % of the training images", "An epoch trains"),
@@ -240,28 +242,36 @@ def test_class_names_are_escaped_in_the_report(evaluated, small):
     assert "&lt;img src=x" in page
 
 
+TRAIN_FAST = "fmnist train --preset fast --epochs 9 --seed 0"
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "is_fashion_mnist", "expected"),
     [
-        ({}, "fmnist train --preset fast --epochs 9 --seed 0"),
-        ({"epochs": 2, "seed": 7, "full": True}, "fmnist train --preset fast --epochs 2 --seed 7 --full"),
-        ({"data": "/my data"}, "fmnist train --preset fast --epochs 9 --seed 0 --data '/my data'"),
+        ({}, True, TRAIN_FAST),
+        ({"epochs": 2, "seed": 7, "full": True}, True, "fmnist train --preset fast --epochs 2 --seed 7 --full"),
+        ({"flip": False}, True, f"{TRAIN_FAST} --no-flip"),
+        ({"flip": True}, True, TRAIN_FAST),
+        ({"data": "/my data"}, False, f"{TRAIN_FAST} --data '/my data'"),
+        ({"data": "/my data", "flip": True}, False, f"{TRAIN_FAST} --data '/my data' --flip"),
+        ({"data": "/my data", "class_weights": True}, False, f"{TRAIN_FAST} --data '/my data' --class-weights"),
     ],
 )
-def test_train_command(changes, expected):
-    assert train_command(Config.from_preset("fast", **changes)) == expected
+def test_train_command(changes, is_fashion_mnist, expected):
+    config = Config.from_preset("fast", **changes).for_data(is_fashion_mnist)
+    assert train_command(config, is_fashion_mnist) == expected
 
 
 def test_train_command_can_be_pasted_on_windows(monkeypatch):
-    config = Config.from_preset("fast", data=r"C:\my data")
+    config = Config.from_preset("fast", data=r"C:\my data").for_data(False)
     monkeypatch.setattr(errors, "os", SimpleNamespace(name="nt"))
-    assert train_command(config) == r'fmnist train --preset fast --epochs 9 --seed 0 --data "C:\my data"'
+    assert train_command(config, False) == rf'{TRAIN_FAST} --data "C:\my data"'
 
 
-@pytest.mark.parametrize("changes", [{"flip": False}, {"preset": "my own"}])
+@pytest.mark.parametrize("changes", [{"shift": 2}, {"preset": "my own"}])
 def test_train_command_in_python_restores_the_configuration(changes):
-    config = replace(Config.from_preset("fast"), **changes)
-    code = train_command(config)
+    config = replace(Config.from_preset("fast").for_data(True), **changes)
+    code = train_command(config, True)
     assert code.startswith("fmnist.train(fmnist.Config(")
     assert eval(code.removeprefix("fmnist.train(").removesuffix(")"), {"fmnist": fmnist}) == config
 

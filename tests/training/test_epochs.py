@@ -13,7 +13,7 @@ import fmnist
 from fmnist.data.dataset import normalize, split_dataset
 from fmnist.models import networks
 from fmnist.training import augment
-from fmnist.training.epochs import EpochSampler, LossRecorder, one_hot, validation_batches
+from fmnist.training.epochs import EpochSampler, LossRecorder, balanced_class_weights, one_hot, validation_batches
 from fmnist.training.photo_augment import augment_as_photos
 
 
@@ -163,3 +163,26 @@ def test_recorder_accepts_more_images_than_it_stores():
     recorder.update_state(np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]], probabilities)
     np.testing.assert_allclose(recorder.recorded(), np.log(2), rtol=1e-6)
     assert float(recorder.result()) == pytest.approx(np.log(2))
+
+
+def test_class_weights_are_those_of_scikit_learn():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0] * 97 + [1] * 3)
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    np.testing.assert_allclose(balanced_class_weights(one_hot(labels, 2)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"cutmix": 1.0}, {"photo_augmentation": True}, {"hard_example_fraction": 1.0}])
+def test_each_image_is_weighted_by_its_label(small, changes):
+    config = fmnist.Config.from_preset("fast", batch_size=64, class_weights=True, **changes)
+    sampler = make_sampler(small, config)
+    weights = sampler.batches.class_weights = np.arange(1, 11, dtype=np.float32)
+    _, labels, image_weights = sample(sampler, 0)
+    np.testing.assert_allclose(image_weights, labels @ weights, rtol=1e-5)
+
+
+def test_without_class_weights_there_are_none(small):
+    sampler = make_sampler(small, fmnist.Config.from_preset("fast", batch_size=64))
+    assert len(sampler.batches[0]) == 2
+    assert len(validation_batches(split_dataset(small, 0), 10)[0]) == 2

@@ -163,3 +163,12 @@ def test_interrupted_run_of_preset_photo_resumes_to_the_same_weights(small, smal
     assert [{**row, "seconds": 0} for row in resumed.history()] == [{**row, "seconds": 0} for row in whole.history()]
     assert open_run(whole.folder).config.photo_augmentation
     assert fmnist.Classifier.load(whole).predict(small.test_images).shape == (200, 10)
+
+
+def test_shoes_are_not_flipped_if_flipping_is_off(originals, augmented):
+    """Nothing else changes, because the random numbers are the same."""
+    images, labels = augment_as_photos(*originals, CLASS_NAMES, seed=1, epoch=0, flip=False)
+    assert (labels == augmented[1]).all()
+    is_shoe = np.isin(originals[1].argmax(axis=1), SHOES)
+    assert not is_changed(images, augmented[0])[~is_shoe].any()
+    assert 0.05 < is_changed(images, augmented[0])[is_shoe].mean() < 0.3

@@ -193,11 +193,11 @@ def test_run_that_another_process_finishes_meanwhile_is_not_trained_again(finish
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     (folder / "manifest.json").unlink()
 
-    def load_from(_):
+    def data_to_resume(_):
         shutil.copy(finished.manifest_path, folder)
         return small
 
-    monkeypatch.setattr(training, "load_from", load_from)
+    monkeypatch.setattr(training, "data_to_resume", data_to_resume)
     monkeypatch.setattr(training, "fit", None)
     assert fmnist.resume(folder).status == "finished"
 
@@ -228,7 +228,8 @@ CONTRADICTIONS = {
     "seed": (("--seed", 0), "--seed 0, but {} was started with seed 2; omit --seed, or train into a new folder"),
     "preset": (("--preset", "fast"), "--preset fast, but {} was started with preset textbook"),
     "full": (("--full",), "--full, but {} was started with full False"),
-    "data": (("--data", "/elsewhere"), "--data /elsewhere, but {} was started with data /"),
+    "flip": (("--flip",), "--flip, but {} was started with flip False; omit --flip, or train"),
+    "class weights": (("--class-weights",), "--class-weights, but {} was started with class_weights False; omit"),
 }
 
 
@@ -323,7 +324,7 @@ STAGES = {
 def test_other_data_is_refused(folder, finished, small, stage):
     STAGES[stage](folder, finished, small)
     before = snapshot(folder)
-    other = dataclasses.replace(small, sha256={**small.sha256, "t10k-labels-idx1-ubyte": "0" * 64})
+    other = dataclasses.replace(small, test_labels=small.test_labels[::-1])
     with pytest.raises(FmnistError, match="is not the data that"):
         fmnist.resume(folder, dataset=other)
     assert snapshot(folder) == before

@@ -185,3 +185,32 @@ def test_the_lock_is_held_from_start_to_export(config, small, tmp_path, monkeypa
     run = fmnist.train(config, dataset=small, folder=tmp_path / "run")
     fmnist.resume(run, dataset=small)  # exports only
     assert attempts == ["run", "run"]
+
+
+def imbalanced(small):
+    """The small data set with two classes, of which one has a tenth of the images."""
+    is_kept = (small.train_labels == 0) | ((small.train_labels == 6) & (np.arange(len(small.train_labels)) % 12 == 0))
+    is_tested = np.isin(small.test_labels, (0, 6))
+    return fmnist.Dataset(
+        small.train_images[is_kept], small.train_labels[is_kept] == 6, small.test_images[is_tested],
+        small.test_labels[is_tested] == 6, ("T-shirt", "Shirt"),
+    )  # fmt: skip
+
+
+def test_imbalance_is_a_warning_and_class_weights_raise_the_recall_of_the_rare_class(small, tmp_path, caplog):
+    dataset = imbalanced(small)
+    config = fmnist.Config.from_preset("fast", epochs=8, batch_size=16, precision="float32")
+    recalls = []
+    for class_weights in (False, True):
+        run = fmnist.train(
+            replace(config, class_weights=class_weights), dataset=dataset, folder=tmp_path / str(class_weights)
+        )
+        assert run.config.flip is False
+        validation = run.manifest().validation
+        assert 0 <= validation.recall_macro <= 1
+        recalls.append(fmnist.evaluate(run, dataset=dataset)["recall_macro"])
+    rare = int((dataset.train_labels == 1).sum())
+    message = f"T-shirt has 120 training images and Shirt has {rare}: judge the network by the mean recall"
+    assert [message in record.getMessage() for record in caplog.records if "judge" in record.getMessage()] == [True] * 2
+    assert caplog.text.count("--class-weights") == 1
+    assert recalls[1] > recalls[0]

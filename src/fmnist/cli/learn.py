@@ -24,15 +24,29 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "fast"
 
 
-def data(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False) -> None:
+def data(
+    data: DataFolder = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="New folder for the data as IDX files.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Find or download the data set and verify it."""
-    from fmnist.data.dataset import load
+    from fmnist.data.dataset import load, write_folder
 
     dataset = load(data)
-    name = "Fashion-MNIST, verified by SHA-256" if dataset.is_fashion_mnist else "another data set in the same format"
+    name = "Fashion-MNIST, verified by SHA-256" if dataset.is_fashion_mnist else "another data set"
     console = console_for(as_json)
     console.print(f"{name}; from {dataset.source}", soft_wrap=True)
-    console.print(f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images")
+    console.print(
+        f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images of "
+        f"{len(dataset.class_names)} classes: {', '.join(dataset.class_names)}",
+        soft_wrap=True,
+    )
+    files = write_folder(dataset, folder) if folder else []
+    if folder:
+        console.print(f"Written as IDX files: {folder}", soft_wrap=True)
     document = {
         "source": dataset.source,
         "is_fashion_mnist": dataset.is_fashion_mnist,
@@ -40,6 +54,7 @@ def data(data: DataFolder = None, as_json: AsJson = False, debug: Debug = False)
         "num_test_images": len(dataset.test_images),
         "class_names": list(dataset.class_names),
         "sha256": dataset.sha256,
+        "files": [str(path) for path in files],
     }
     print_json(as_json, document)
 
@@ -54,6 +69,7 @@ def explore(
     from fmnist.cli import tables
     from fmnist.data.dataset import load
     from fmnist.evaluation.explore import save_figures, summarize
+    from fmnist.fonts import labels_for
 
     dataset = load(data)
     summary = summarize(dataset)
@@ -67,6 +83,9 @@ def explore(
         f"{duplicates['across']} of test in training"
     )
     console.print("Figures: " + ", ".join(map(str, figures)), soft_wrap=True)
+    if numbers := labels_for(dataset.class_names).numbers:
+        names = ", ".join(f"{number} {name}" for name, number in numbers.items())
+        console.print(f"No installed font has all names, so the figures have numbers: {names}", soft_wrap=True)
     print_json(as_json, {**summary, "figures": [str(path) for path in figures]})
 
 
@@ -86,6 +105,13 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Resume an interrupted run with its own settings.")
     ] = None,
     data: DataFolder = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Mirror images.", show_default="the preset's, for Fashion-MNIST only"),
+    ] = None,
+    class_weights: Annotated[
+        bool | None, typer.Option("--class-weights", help="Give rare classes more weight.", show_default=False)
+    ] = None,
     backend: Annotated[
         Literal["tensorflow", "jax"] | None,
         typer.Option(help="Keras backend.", show_default="KERAS_BACKEND or tensorflow"),
@@ -101,12 +127,13 @@ def train(
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
     if resume and run:
         raise typer.BadParameter("a run is resumed in its own folder; omit --run", param_hint="'--resume'")
-    settings = {"epochs": epochs, "seed": seed, "full": full, "data": str(data) if data else None}
+    settings = {"epochs": epochs, "seed": seed, "full": full, "flip": flip, "class_weights": class_weights}
     given = {name: value for name, value in settings.items() if value is not None}
     require_backend(backend)
     if tensorboard and not find_spec("tensorboard"):
         raise ModuleNotFoundError(name="tensorboard")
-    from fmnist.data.dataset import load, load_from
+    from fmnist.data.dataset import load
+    from fmnist.runs.data import data_to_resume
     from fmnist.runs.folders import make_run_folder
     from fmnist.runs.run import open_run
 
@@ -120,7 +147,7 @@ def train(
             return
     else:
         config = Config.from_preset(preset or DEFAULT_PRESET, **given)
-    dataset = load_from(config.data) if resume else load(config.data)
+    dataset = data_to_resume(earlier_run, data) if resume else load(data)
     with quiet_stderr():
         import keras
 
@@ -140,7 +167,8 @@ def train(
     document = training_summary(finished)
     console = console_for(as_json)
     if document["val_accuracy"] is not None:
-        console.print(f"Validation accuracy {document['val_accuracy']:.2%} after {config.epochs} epochs")
+        recall = f", mean recall of the classes {recall:.2%}" if (recall := document["val_recall_macro"]) else ""
+        console.print(f"Validation accuracy {document['val_accuracy']:.2%} after {config.epochs} epochs{recall}")
     console.print(f"Trained in {document['train_seconds']:.0f} s: {folder}", soft_wrap=True)
     print_json(as_json, document)
 
@@ -150,6 +178,7 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draws the two random test images.", show_default="random")
     ] = None,
+    data: DataFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -158,12 +187,12 @@ def evaluate(
     from fmnist.evaluation.evaluate import evaluate as evaluate_run
 
     chosen = find_run(run)
-    evaluation = evaluate_run(chosen, seed)
+    evaluation = evaluate_run(chosen, seed, dataset=chosen.load_data(data) if data else None)
     console = console_for(as_json)
     console.print(tables.scores_table(f"{chosen.folder} on {evaluation['num_images']:,} test images", evaluation))
     console.print("Keras' values differ because Keras counts every probability above 0.5, over all classes at once.")
     console.print(tables.class_scores_table(evaluation))
-    console.print(tables.confusion_table(evaluation))
+    console.print(tables.confusion_table(evaluation, console.width))
     for sample in evaluation["samples"]:
         console.print(tables.sample_sentence(sample), highlight=False)
     console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
@@ -183,14 +212,13 @@ def training_summary(run: "Run") -> dict[str, Any]:
         "parameters": manifest.parameters,
         "train_seconds": manifest.train_seconds,
         "val_accuracy": history[-1]["val_accuracy"],
+        "val_recall_macro": manifest.validation.recall_macro if manifest.validation else None,
     }
 
 
 def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
     """Raise an `FmnistError` if an option contradicts the settings of the run to resume."""
     planned = run.config.to_json()
-    if "data" in given:
-        given = {**given, "data": str(Path(given["data"]).expanduser().absolute())}
     for name, value in given.items():
         if value == planned[name]:
             continue
@@ -199,10 +227,10 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
                 f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs, which its learning rate "
                 f"follows; omit --epochs, or train {value} epochs into a new folder"
             )
-        option = f"--{name}" if value is True else f"--{name} {value}"
+        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
         raise FmnistError(
-            f"{option}, but {run.folder} was started with {name} {planned[name]}; omit --{name}, or train into a new "
-            "folder"
+            f"{option if isinstance(value, bool) else f'{option} {value}'}, but {run.folder} was started with {name} "
+            f"{planned[name]}; omit {option}, or train into a new folder"
         )
 
 

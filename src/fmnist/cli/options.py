@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="Folder of a data set in the same format.", show_default=False)
+    Path | None, typer.Option("--data", help="Folder or file of another data set.", show_default=False)
 ]
 ModelFolder = Annotated[
     Path | None,

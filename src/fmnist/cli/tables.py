@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fmnist.inference.prediction import Prediction
     from fmnist.runs.schemas import Int8Record
 
+MIN_COLUMNS = 10
+"""Classes whose confusion matrix is printed however narrow the console is."""
+NUM_CONFUSIONS = 15
 STATUS_COLORS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -59,14 +62,35 @@ def class_scores_table(evaluation: dict[str, Any]) -> Table:
     return table("Classes", ["class", "precision", "recall", "F1"], rows)
 
 
-def confusion_table(evaluation: dict[str, Any]) -> Table:
-    """Build the confusion matrix of an evaluation as a table."""
-    names = evaluation["class_names"]
+def confusion_table(evaluation: dict[str, Any], width: int) -> Table:
+    """Build the confusion matrix of an evaluation as a table, or, for many classes, that of the frequent confusions.
+
+    Args:
+        evaluation: as `evaluate` returns it.
+        width: characters in a line of the console.
+    """
+    names, matrix = evaluation["class_names"], evaluation["confusion"]
+    digits = len(str(max(map(max, matrix))))
+    if len(names) > MIN_COLUMNS and (digits + 3) * len(names) + max(map(len, names)) > width:
+        return _frequent_confusions_table(names, matrix)
     rows = [
-        [f"{index} {name}", *map(str, counts)]
-        for index, (name, counts) in enumerate(zip(names, evaluation["confusion"], strict=True))
+        [f"{index} {name}", *map(str, counts)] for index, (name, counts) in enumerate(zip(names, matrix, strict=True))
     ]
     return table("Confusion (rows true, columns predicted)", ["", *map(str, range(len(names)))], rows)
+
+
+def _frequent_confusions_table(names: list[str], matrix: list[list[int]]) -> Table:
+    pairs = [
+        (count, true, predicted)
+        for true, row in enumerate(matrix)
+        for predicted, count in enumerate(row)
+        if true != predicted and count
+    ]
+    rows = [
+        [f"{true} {names[true]}", f"{predicted} {names[predicted]}", f"{count} of {sum(matrix[true])}"]
+        for count, true, predicted in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[:NUM_CONFUSIONS]
+    ]
+    return table("Most frequent confusions", ["true", "predicted", "images"], rows)
 
 
 def sample_sentence(sample: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmnist.cli.options import AsJson, Debug, ModelFolder, find_model, require_backend
+from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
 from fmnist.quiet import quiet_stderr
@@ -133,6 +133,7 @@ def export(
     destination: Annotated[
         Path | None, typer.Option("--out", help="Also copy the exported file to this one.", show_default=False)
     ] = None,
+    data: DataFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -145,6 +146,7 @@ def export(
     from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE, KERAS_FILE, PLAIN_FILE
 
     chosen = open_run(run)
+    dataset = chosen.load_data(data) if data else None
     if not (int8 and chosen.manifest_path.is_file()):
         require_backend("tensorflow")
         with quiet_stderr():
@@ -152,11 +154,11 @@ def export(
             from fmnist.export.onnx import export_run
             from fmnist.export.plain import export_plain
     if not (int8 or plain or keras) or not chosen.manifest_path.is_file():
-        export_run(chosen)
+        export_run(chosen, dataset)
     if int8:
         from fmnist.export.quantize import quantize_run
 
-        quantize_run(chosen)
+        quantize_run(chosen, dataset)
     elif plain:
         export_plain(chosen)
     elif keras:

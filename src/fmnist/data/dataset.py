@@ -1,25 +1,26 @@
 """The data set: load, check, split and normalize it."""
 
+import gzip
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fmnist.config import IMAGE_SIZE, MAX_CLASSES
 from fmnist.data import download
-from fmnist.data.formats import parse_images, parse_labels, read_idx
+from fmnist.data.arrays import as_images, as_labels, check_lengths, idx_content, idx_sha256
+from fmnist.data.assemble import Parts, assemble
+from fmnist.data.formats import parse_images, parse_labels
+from fmnist.data.names import check_names, write_names
+from fmnist.data.sources import CANONICAL, read_blocks
 from fmnist.errors import FmnistError
-from fmnist.files import read_bounded, sha256
+from fmnist.files import write_atomic
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-MAX_NAME_LENGTH = 100
-"""Limit for the name of a class, in characters."""
-MAX_LABELS_FILE_BYTES = 10_000
-"""Limit for `labels.txt`: ten names of `MAX_NAME_LENGTH` characters need less."""
 VALIDATION_FRACTION = 1 / 12
 MAX_VALIDATION_IMAGES = 5_000
 """The fraction gives this number for Fashion-MNIST's 60,000 images. Larger data sets need no more to select a model."""
@@ -27,7 +28,13 @@ MAX_VALIDATION_IMAGES = 5_000
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test images with their labels, exactly as in the files."""
+    """Training and test images with their labels, exactly as in the files.
+
+    Arrays of other integer types, images (n, 28, 28, 1) or (n, 784) and labels (n, 1) are converted.
+
+    Raises:
+        FmnistError: for images or labels that are ambiguous, a label without a name, or unsuitable names.
+    """
 
     train_images: np.ndarray
     """(n, 28, 28) uint8, 0 is the black background."""
@@ -38,17 +45,43 @@ class Dataset:
     test_labels: np.ndarray
     """(m,) uint8."""
     class_names: tuple[str, ...]
-    """One to ten names, in the order of the labels."""
-    sha256: dict[str, str]
-    """File name (without `.gz`) to the SHA-256 of the decompressed bytes."""
-    source: str
+    """At most `MAX_CLASSES` names, in the order of the labels."""
+    source: str = "memory"
     """Where the data came from, for people."""
-    folder: str | None = None
-    """Absolute path of the folder that the user named; None for Fashion-MNIST itself."""
+    path: str | None = None
+    """Absolute path that the user named; None for Fashion-MNIST itself, and for arrays in memory."""
+
+    def __post_init__(self) -> None:
+        """Check and convert the arrays and the names."""
+        object.__setattr__(self, "class_names", check_names(self.class_names, f"the data from {self.source}"))
+        num_classes = len(self.class_names)
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise FmnistError(f"the data from {self.source} has {num_classes} classes; expected 1 to {MAX_CLASSES}")
+        for part in ("train", "test"):
+            images_name, labels_name = (f"the array {part}_{kind} from {self.source}" for kind in ("images", "labels"))
+            images = getattr(self, f"{part}_images")
+            if not (isinstance(images, np.ndarray) and images.shape == (0, IMAGE_SIZE, IMAGE_SIZE)):
+                images = as_images(images, images_name)
+            labels = as_labels(getattr(self, f"{part}_labels"), labels_name)
+            if len(images):  # a part that is not used may drop its images, which are most of the memory
+                check_lengths(images, labels, images_name, labels_name)
+            if (largest := int(labels.max(initial=0))) >= num_classes:
+                raise FmnistError(
+                    f"{labels_name} contains the label {largest}, but there are {num_classes} class names; expected a "
+                    "name for each class, in the order of the labels"
+                )
+            object.__setattr__(self, f"{part}_images", images)
+            object.__setattr__(self, f"{part}_labels", labels)
+
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """Name of each of Fashion-MNIST's files to the SHA-256 of the arrays as such a file, whatever they came in."""
+        arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        return {name: idx_sha256(array) for name, array in zip(download.FILES, arrays, strict=True)}
 
     @property
     def is_fashion_mnist(self) -> bool:
-        """Whether every byte is Fashion-MNIST's, as opposed to another data set of the same format."""
+        """Whether every pixel and label is Fashion-MNIST's."""
         return self.sha256 == download.FILES
 
 
@@ -66,120 +99,106 @@ class Split:
     """(m,) uint8."""
 
 
-def load(folder: str | Path | None = None) -> Dataset:
-    """Load Fashion-MNIST, downloading it if necessary, or a data set of the same format from a folder.
+def load(path: str | Path | None = None) -> Dataset:
+    """Load Fashion-MNIST, downloading it if necessary, or another data set from a folder or file.
 
-    Without a folder, the environment variable FMNIST_DATA names one. Without both, Fashion-MNIST is looked for in
+    Without a path, the environment variable FMNIST_DATA names one. Without both, Fashion-MNIST is looked for in
     Keras' cache, Debian's folder, Keras' download and Debian's package. Every file is verified by the SHA-256 of its
     decompressed bytes. Verified files are stored where `keras.datasets.fashion_mnist.load_data()` looks, so Keras finds
     them without a network.
 
     Args:
-        folder: contains the four IDX files under their usual names, gzipped or plain, with images of 28x28 and at most
-            ten classes. `labels.txt` may contain the names of the classes, one per line.
+        path: a folder, or one file that stands for its data set. It has gray images of 28x28 in IDX files (as MNIST,
+            KMNIST, EMNIST and QMNIST have them, compressed or not), npy or npz files, csv files with a label and 784
+            pixels a row, or parquet files of Hugging Face; or pictures of any size in a folder for each class.
+            `labels.txt` may contain the names of the classes, one per line. Where there is no test part, a quarter of
+            each class is held out as one.
 
     Returns:
         The data set; for Fashion-MNIST 60,000 training and 10,000 test images.
 
     Raises:
-        FmnistError: if no source has the data, or a file in the folder is missing or damaged.
+        FmnistError: if no source has the data, or something at the path is missing, damaged or ambiguous.
     """
-    return load_from(folder or os.environ.get("FMNIST_DATA") or None)
+    return load_from(path or os.environ.get("FMNIST_DATA") or None)
 
 
-def load_from(folder: str | Path | None) -> Dataset:
+def load_from(path: str | Path | None) -> Dataset:
     """Load a data set as `load` does, but ignore FMNIST_DATA: None is always Fashion-MNIST."""
-    if folder:
-        return _load_folder(Path(folder).expanduser())
+    if path:
+        return _load_path(Path(path).expanduser())
     contents, source = download.load_verified()
-    arrays = _parse({name: Path(name) for name in contents}, contents)
-    return Dataset(**arrays, class_names=CLASS_NAMES, sha256=dict(download.FILES), source=source, folder=None)
-
-
-def _load_folder(folder: Path) -> Dataset:
-    if not folder.is_dir():
-        raise FmnistError(f"no data folder {folder}; expected one with the files {', '.join(download.FILES)}")
-    paths = {name: _find_file(folder, name) for name in download.FILES}
-    contents = {name: read_idx(path) for name, path in paths.items()}
-    arrays = _parse(paths, contents)
-    hashes = {name: sha256(content) for name, content in contents.items()}
-    num_classes = 1 + max(int(arrays[name].max(initial=0)) for name in ("train_labels", "test_labels"))
-    class_names = CLASS_NAMES if hashes == download.FILES else _read_class_names(folder, num_classes)
-    return Dataset(**arrays, class_names=class_names, sha256=hashes, source=str(folder), folder=str(folder.absolute()))
-
-
-def _find_file(folder: Path, name: str) -> Path:
-    gzipped, plain = folder / f"{name}.gz", folder / name
-    return plain if plain.exists() and not gzipped.exists() else gzipped
-
-
-def _parse(paths: dict[str, Path], contents: dict[str, bytes]) -> dict[str, np.ndarray]:
-    """Return the arrays of both parts by their names in `Dataset`."""
-    arrays: dict[str, np.ndarray] = {}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
-        images_name, labels_name = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        images = parse_images(paths[images_name], contents[images_name])
-        labels = parse_labels(paths[labels_name], contents[labels_name])
-        if len(images) != len(labels):
-            raise FmnistError(
-                f"{paths[images_name]} contains {len(images)} images, but {paths[labels_name]} contains {len(labels)} "
-                "labels; expected equal numbers"
-            )
-        arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-    return arrays
-
-
-def _read_class_names(folder: Path, num_classes: int) -> tuple[str, ...]:
-    path = folder / "labels.txt"
-    if not os.path.lexists(path):
-        return tuple(f"class {index}" for index in range(num_classes))
-    content = read_bounded(path, MAX_LABELS_FILE_BYTES, "write one class name per line", follow_links=True)
-    try:
-        names = tuple(line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise FmnistError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
-    if len(set(names)) < len(names):
-        raise FmnistError(f"{path} has the same name twice; expected a different name for each class")
-    if not num_classes <= len(names) <= MAX_CLASSES:
-        raise FmnistError(f"{path} has {len(names)} names; expected {num_classes} to {MAX_CLASSES}")
-    if not are_class_names(names):
-        raise FmnistError(
-            f"{path} has a name with control characters or more than {MAX_NAME_LENGTH} characters; change it"
-        )
-    return names
-
-
-def are_class_names(value: Any) -> bool:
-    """Check that a value is a list or tuple of one to ten different names that any terminal or page can display."""
-    return (
-        isinstance(value, list | tuple)
-        and 1 <= len(value) <= MAX_CLASSES
-        and all(
-            isinstance(name, str) and name.strip() and len(name) <= MAX_NAME_LENGTH and name.isprintable()
-            for name in value
-        )
-        and len(set(value)) == len(value)
+    images, labels = (
+        [parse(Path(name), contents[name]) for name in contents if kind in name]
+        for kind, parse in (("images", parse_images), ("labels", parse_labels))
     )
+    return Dataset(images[0], labels[0], images[1], labels[1], CLASS_NAMES, source=source)
+
+
+def _load_path(path: Path) -> Dataset:
+    try:
+        blocks = read_blocks(path)
+    except PermissionError as error:
+        raise FmnistError(
+            f"{error.filename or path} cannot be read (Permission denied); change its permissions"
+        ) from error
+    parts, names = assemble(path, blocks)
+    dataset = Dataset(
+        *parts["train"], *parts["test"], names or _numbered(parts), source=str(path), path=str(path.absolute())
+    )
+    return replace(dataset, class_names=CLASS_NAMES) if names is None and dataset.is_fashion_mnist else dataset
+
+
+def _numbered(parts: Parts) -> tuple[str, ...]:
+    """Return names for the classes of data that has no names."""
+    return tuple(f"class {index}" for index in range(1 + max(int(labels.max()) for _, labels in parts.values())))
 
 
 def check_trainable(dataset: Dataset) -> None:
     """Check that a network can be trained and evaluated on a data set.
 
     Raises:
-        FmnistError: if all training images are of one class, or a class of the test images has no training image.
+        FmnistError: if a part has no images, all training images are of one class, or a class has no training image.
     """
-    train_classes, test_classes = (np.unique(labels) for labels in (dataset.train_labels, dataset.test_labels))
-    if len(train_classes) < 2:
+    for part, images in (("training", dataset.train_images), ("test", dataset.test_images)):
+        if not len(images):
+            raise FmnistError(f"the data from {dataset.source} contains no images for {part}; expected at least one")
+    counts = np.bincount(dataset.train_labels, minlength=len(dataset.class_names))
+    if (counts > 0).sum() < 2:
         raise FmnistError(
             f"all training images from {dataset.source} are of the class "
-            f"{dataset.class_names[train_classes[0]]!r}; expected at least two classes"
+            f"{dataset.class_names[counts.argmax()]!r}; expected at least two classes"
         )
-    if len(missing := np.setdiff1d(test_classes, train_classes)):
-        names = ", ".join(dataset.class_names[label] for label in missing)
+    if missing := [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]:
+        found = ", ".join(map(str, np.flatnonzero(counts)))
         raise FmnistError(
-            f"the data from {dataset.source} has test images but no training image of {names}; add training images or "
-            "remove these test images"
+            f"the data from {dataset.source} has no training image of {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}: its training labels are {found}; add training images, or number "
+            "the classes from 0 without gaps"
         )
+
+
+def write_folder(dataset: Dataset, folder: Path) -> list[Path]:
+    """Write a data set as gzipped IDX files under the usual names, and `labels.txt`.
+
+    Args:
+        dataset: the data set.
+        folder: a new or empty folder.
+
+    Returns:
+        The files.
+
+    Raises:
+        FmnistError: if the folder is not empty.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FmnistError(f"{folder} is not empty; expected a new folder for the data, so choose another name")
+    for (part, kind), name in CANONICAL.items():
+        content = idx_content(getattr(dataset, f"{part}_{kind}"))
+        write_atomic(folder / f"{name}.gz", gzip.compress(content, mtime=0))
+    write_names(folder, dataset.class_names)
+    return sorted(folder.iterdir())
 
 
 def split_dataset(dataset: Dataset, seed: int, full: bool = False) -> Split:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from fmnist.data.formats import DamagedFileError, read_idx
+from fmnist.data.formats import GZIP, DamagedFileError, read_idx, read_start
 from fmnist.data.network import describe_network_error
 from fmnist.errors import FmnistError, one_line
 from fmnist.files import sha256, write_atomic
@@ -79,6 +79,8 @@ def _read_verified_file(folder: Path, name: str) -> bytes:
         raise DamagedFileError(
             f"{path} is not Fashion-MNIST's {name} (its SHA-256 differs; MNIST digits have the same format)"
         )
+    if not read_start(path).startswith(GZIP):
+        raise DamagedFileError(f"{path} is not a gzip file, so Keras cannot read it")
     return content
 
 

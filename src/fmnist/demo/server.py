@@ -46,6 +46,7 @@ from fmnist.demo.workers import Workers, run_unless
 from fmnist.errors import FmnistError
 from fmnist.inference.classifier import Classifier
 from fmnist.inference.prediction import data_uri
+from fmnist.runs.data import recorded_path
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import Manifest
 
@@ -156,8 +157,8 @@ def find_samples(run: Run) -> Dataset | None:
     Returns:
         The data set without its training images, which would only use memory; None if it is not on this machine.
     """
-    folders = [Path(run.config.data)] if run.config.data else [keras_folder(), DEBIAN_FOLDER]
-    for folder in folders:
+    path = recorded_path(run)
+    for folder in [Path(path)] if path else [keras_folder(), DEBIAN_FOLDER]:
         try:
             dataset = load_from(folder)
             is_same_data = dataset.sha256 == run.environment().data_sha256

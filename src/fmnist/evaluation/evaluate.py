@@ -21,7 +21,7 @@ NUM_MISTAKES = 10
 NUM_SAMPLES = 2
 
 
-def evaluate(run: Run | str | Path, seed: int | None = None) -> dict[str, Any]:
+def evaluate(run: Run | str | Path, seed: int | None = None, *, dataset: Dataset | None = None) -> dict[str, Any]:
     """Evaluate a run on every test image of the data that it was trained on.
 
     Writes `evaluation.json` and `report.html` into the run folder.
@@ -29,6 +29,7 @@ def evaluate(run: Run | str | Path, seed: int | None = None) -> dict[str, Any]:
     Args:
         run: a finished run, or its folder.
         seed: selects the two random test images. None selects a random seed.
+        dataset: the run's data, if it is loaded already or in memory. None looks for it by its hash.
 
     Returns:
         The content of `evaluation.json`: `run`, the metrics of `metrics.classification_metrics`,
@@ -41,14 +42,15 @@ def evaluate(run: Run | str | Path, seed: int | None = None) -> dict[str, Any]:
     run = run if isinstance(run, Run) else open_run(run)
     # Without the lock, training could resume meanwhile, and the evaluation would be of a model that is gone.
     with lock_folder(run.folder):
-        return _evaluate(run, secrets.randbelow(2**31) if seed is None else seed)
+        return _evaluate(run, secrets.randbelow(2**31) if seed is None else seed, dataset)
 
 
-def _evaluate(run: Run, seed: int) -> dict[str, Any]:
+def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> dict[str, Any]:
     classifier, manifest = Classifier.load(run), run.manifest()
     environment, history = run.environment(), run.history()
     # The class names of the model are used even if those in the data folder have changed since.
-    dataset = replace(run.load_data(), class_names=classifier.class_names)
+    dataset = replace(dataset or run.load_data(), class_names=classifier.class_names)
+    run.check_data(dataset, environment.data_sha256)
 
     outputs = classifier.outputs(dataset.test_images)
     probabilities, single_view = outputs["probabilities"], outputs["probabilities_single_view"]

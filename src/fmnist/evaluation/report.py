@@ -63,6 +63,10 @@ def render_report(
         curves=_draw_curves(history, run.config.first_hard_epoch),
         reliability=plots.svg(plots.reliability(evaluation["calibration"])),
         sample_images=[*map(_data_url, samples)],
+        sample_classes=[
+            plots.most_probable(evaluation["class_names"], sample["probabilities"], sample["true"])
+            for sample in evaluation["samples"]
+        ],
         mistake_images=[*map(_data_url, mistakes)],
         heat_maps=[_data_url(plots.heat_overlay(*pair)) for pair in zip(mistakes, heat_maps, strict=True)],
         class_mistakes={
@@ -72,7 +76,7 @@ def render_report(
         max_class_mistakes=max(map(len, class_mistakes.values()), default=0),
         hardest=min(per_class, key=lambda row: row["f1"]),
         confusions=most_frequent_confusions(evaluation["confusion"], dataset.class_names),
-        train_command=train_command(run.config),
+        train_command=train_command(run.config, dataset.is_fashion_mnist),
         evaluate_command=f"fmnist evaluate {quote(evaluation['run'])} --seed {evaluation['samples_seed']}",
     )
 
@@ -117,12 +121,27 @@ def most_frequent_confusions(
     return sorted(pairs, key=lambda pair: -pair[2])[:max_pairs]
 
 
-def train_command(config: Config) -> str:
-    """Return the command that trains a configuration, or a line of Python if no command can express it."""
-    flags = {"seed": config.seed, "epochs": config.epochs, "full": config.full, "data": config.data}
-    if config.preset not in PRESETS or config != Config.from_preset(config.preset, **flags):
+def train_command(config: Config, is_fashion_mnist: bool) -> str:
+    """Return the command that trains a configuration, or a line of Python if no command can express it.
+
+    Args:
+        config: of a run.
+        is_fashion_mnist: whether its data is Fashion-MNIST, which decides what `fmnist train` does about mirroring.
+    """
+    names = ("seed", "epochs", "full", "data", "class_weights")
+    plain = {name: getattr(config, name) for name in names}
+    options = {"": {}, "--flip": {"flip": True}, "--no-flip": {"flip": False}}
+    flip_option = None
+    if config.preset in PRESETS:
+        for option, change in options.items():
+            if config == Config.from_preset(config.preset, **plain, **change).for_data(is_fashion_mnist):
+                flip_option = option
+                break
+    if flip_option is None:
         return f"fmnist.train(fmnist.{config!r})"
     words = ["fmnist", "train", "--preset", config.preset, "--epochs", str(config.epochs), "--seed", str(config.seed)]
     words += ["--full"] if config.full else []
     words += ["--data", config.data] if config.data else []
+    words += [flip_option] if flip_option else []
+    words += ["--class-weights"] if config.class_weights else []
     return " ".join(map(quote, words))

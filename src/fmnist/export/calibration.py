@@ -92,6 +92,7 @@ def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, spli
         num_images=len(split.val_images),
         accuracy=float((log_probabilities.argmax(axis=1) == split.val_labels).mean()),
         cross_entropy=metrics.cross_entropy(log_probabilities / temperature, split.val_labels),
+        recall_macro=metrics.recall_macro(log_probabilities.argmax(axis=1), split.val_labels),
     )
     return Calibration(temperature, run.name, validation, rule.to_record())
 
@@ -105,7 +106,7 @@ def find_calibration_run(run: Run, data_sha256: dict[str, str]) -> Run | None:
     """
 
     def settings(other: Run) -> dict[str, Any]:
-        return {**other.config.to_json(), "full": None, "seed": None}
+        return {**other.config.to_json(), "full": None, "seed": None, "data": None}
 
     def is_suitable(other: Run) -> bool:
         if other.config.full or settings(other) != settings(run):

@@ -4,13 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 from msgspec.structs import replace
 
-from fmnist.data.dataset import Dataset, Split, evenly_spaced, load_from
+from fmnist.data.dataset import Dataset, Split, evenly_spaced, write_folder
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export.calibration import calibrate
@@ -73,8 +75,8 @@ def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
     """
     with lock_folder(run.folder) as lock:
         if keras.backend.backend() != "tensorflow":
-            return _export_in_new_process(run, lock)
-        dataset = dataset or load_from(run.config.data)
+            return _export_in_new_process(run, lock, dataset)
+        dataset = dataset or run.load_data()
         return export(run, lock, read_trained(run, dataset), dataset, run.split(dataset))
 
 
@@ -115,7 +117,7 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
         FmnistError: if the weights are not finite, or the exported graph disagrees with Keras.
     """
     if keras.backend.backend() != "tensorflow":
-        return _export_in_new_process(run, lock, trained.train_seconds)
+        return _export_in_new_process(run, lock, dataset, trained.train_seconds)
     if not all(np.isfinite(values).all() for values in trained.weights.values()):
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
     num_classes = len(dataset.class_names)
@@ -199,10 +201,13 @@ def check_agreement(found: np.ndarray, expected: np.ndarray, difference_as_train
     )
 
 
-def _export_in_new_process(run: Run, lock: int | None, train_seconds: float | None = None) -> Manifest:
+def _export_in_new_process(
+    run: Run, lock: int | None, dataset: Dataset | None, train_seconds: float | None = None
+) -> Manifest:
     """Export a run under TensorFlow, the only backend that exports ONNX. A process has one backend.
 
-    The new process shares the lock of the folder.
+    The new process shares the lock of the folder. It finds the data by FMNIST_DATA; data in memory is written to a
+    temporary folder.
 
     Raises:
         FmnistError: if the export fails.
@@ -210,7 +215,12 @@ def _export_in_new_process(run: Run, lock: int | None, train_seconds: float | No
     command = [sys.executable, "-m", "fmnist", "export", str(run.folder.absolute()), "--json"]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", LOCKED_FOLDER: str(run.folder.absolute())}
     inherited = () if lock is None else (lock,)
-    done = subprocess.run(command, env=environment, pass_fds=inherited, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
+        if dataset and not dataset.is_fashion_mnist:
+            if dataset.path is None:
+                write_folder(dataset, Path(scratch))
+            environment["FMNIST_DATA"] = dataset.path or scratch
+        done = subprocess.run(command, env=environment, pass_fds=inherited, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise FmnistError(f"export of {run.folder} on TensorFlow failed: {(done.stderr.splitlines() or [''])[-1]}")
     for line in done.stderr.splitlines():

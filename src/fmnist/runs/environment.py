@@ -19,13 +19,16 @@ COMPARED = ("python", "processor", "threads", "backend", "precision")
 """Fields that a result depends on, besides versions and settings. The operating system's version is not one."""
 
 
-def describe_environment(backend: str, precision: str, data_sha256: dict[str, str]) -> Environment:
+def describe_environment(
+    backend: str, precision: str, data_sha256: dict[str, str], class_names: tuple[str, ...] | None = None
+) -> Environment:
     """Describe this process and the data that it trains on.
 
     Args:
         backend: Keras' backend.
         precision: `float32` or `bfloat16`.
         data_sha256: file name to SHA-256.
+        class_names: of the data.
     """
     return Environment(
         python=platform.python_version(),
@@ -37,6 +40,7 @@ def describe_environment(backend: str, precision: str, data_sha256: dict[str, st
         backend=backend,
         precision=precision,
         data_sha256=data_sha256,
+        class_names=class_names,
     )
 
 

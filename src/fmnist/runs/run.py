@@ -16,7 +16,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from fmnist.config import Config
-from fmnist.data.dataset import Dataset, Split, load_from, split_dataset
+from fmnist.data.dataset import Dataset, Split, split_dataset
 from fmnist.documents import read_document, write_document
 from fmnist.errors import FmnistError, quote
 from fmnist.files import (
@@ -26,6 +26,7 @@ from fmnist.files import (
     remove_temporary_files,
     sha256,
 )
+from fmnist.runs.data import find_data
 from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.history import History, read_history
 from fmnist.runs.schemas import (
@@ -127,24 +128,25 @@ class Run:
         """
         return read_document(self.folder / "environment.json", Environment, INCOMPLETE)
 
-    def load_data(self) -> Dataset:
-        """Load the data that the run was trained on.
+    def load_data(self, path: str | Path | None = None) -> Dataset:
+        """Load the data that the run was trained on, wherever it is now.
 
         A run folder from another person can name any data folder. Data with other hashes than recorded is not used.
+
+        Args:
+            path: where the data is. None looks for it as `find_data` does.
 
         Raises:
             FmnistError: if the data is not found, or has other hashes.
         """
-        dataset = load_from(self.config.data)
-        self.check_data(dataset, self.environment().data_sha256)
-        return dataset
+        return find_data(self, path)
 
     def check_data(self, dataset: Dataset, expected_sha256: Mapping[str, str]) -> None:
         """Raise an `FmnistError` unless a data set has the hashes that this run has recorded."""
         if dataset.sha256 != expected_sha256:
             raise FmnistError(
                 f"the data from {dataset.source} is not the data that {self.folder} was trained on (its SHA-256 "
-                "differs); restore that data, or train again"
+                "differs); restore that data, or name a folder that has it with --data"
             )
 
     def split(self, dataset: Dataset | None = None) -> Split:
@@ -262,7 +264,7 @@ def record_environment(run: Run, dataset: Dataset, backend: str, precision: str)
     Raises:
         FmnistError: if the run was started on other data.
     """
-    now = describe_environment(backend, precision, dataset.sha256)
+    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names)
     path = run.folder / "environment.json"
     if path.exists():
         try:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional
 from msgspec import Meta
 
 from fmnist.config import MAX_CLASSES, MAX_EPOCHS, Config, Fraction, Views
-from fmnist.data.dataset import are_class_names
+from fmnist.data.names import are_class_names
 from fmnist.documents import FORMAT_VERSION, Document
 from fmnist.errors import FmnistError
 
@@ -36,6 +36,14 @@ Vector = Annotated[list[Number], Meta(min_length=1, max_length=10_000)]
 Matrix = Annotated[list[Vector], Meta(min_length=1, max_length=10_000)]
 
 
+def _check_class_names(class_names: tuple[str, ...]) -> None:
+    if not are_class_names(class_names):
+        raise FmnistError(
+            f"class_names is {str(class_names)[:100]!a}; expected 1 to {MAX_CLASSES} different names in printable "
+            "characters"
+        )
+
+
 class RunDescription(Document, frozen=True, kw_only=True):
     """`config.json`: what the run is."""
 
@@ -62,8 +70,16 @@ class Environment(Document, frozen=True, kw_only=True):
     precision: Text
     data_sha256: dict[FileName, Sha256]
     """Data file to the SHA-256 of its decompressed content."""
+    class_names: tuple[str, ...] | None = None
+    """None in runs of earlier versions."""
     previous: Optional["Environment"] = None
     """The environment before the last resume, if that was different."""
+
+    def __post_init__(self) -> None:
+        """Check also the class names."""
+        super().__post_init__()
+        if self.class_names is not None:
+            _check_class_names(self.class_names)
 
 
 class ValidationRecord(Document, frozen=True, kw_only=True):
@@ -72,6 +88,8 @@ class ValidationRecord(Document, frozen=True, kw_only=True):
     num_images: Count
     accuracy: Fraction
     cross_entropy: Number
+    recall_macro: Fraction | None = None
+    """Mean of the recalls of the classes. None in runs of earlier versions."""
 
 
 class RejectionRuleRecord(Document, frozen=True, kw_only=True):
@@ -156,10 +174,6 @@ class Manifest(Document, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Check also class names and hashes."""
         super().__post_init__()
-        if not are_class_names(self.class_names):
-            raise FmnistError(
-                f"class_names is {str(self.class_names)[:100]!a}; expected 1 to {MAX_CLASSES} different names in "
-                "printable characters"
-            )
+        _check_class_names(self.class_names)
         if missing := {GRAPH_FILE, WEIGHTS_FILE} - self.sha256.keys():
             raise FmnistError(f"sha256 has no {' and no '.join(sorted(missing))}")

@@ -34,24 +34,49 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 class Batches(keras.utils.PyDataset):
     """Images and their one-hot labels, in batches. Both can be replaced between epochs."""
 
-    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int):
+    def __init__(
+        self, images: np.ndarray, one_hot_labels: np.ndarray, batch_size: int, class_weights: np.ndarray | None = None
+    ):
+        """Prepare for an epoch.
+
+        Args:
+            images: (n, 28, 28) uint8.
+            one_hot_labels: (n, classes) float32. The weight of a mixed label is the mixture of its classes' weights.
+            batch_size: images in a batch; the last has the rest.
+            class_weights: (classes,) float32, or None for no weights.
+        """
         # On TensorFlow, Keras turns tf.data's autotuning off if the dataset has several workers. Otherwise many epochs
         # pause at their end for as long as they took (docs/log.md). On JAX, Keras asks for a batch before the first
         # epoch begins; several workers would have prefetched batches of images that are not prepared yet.
         super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
         self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
+        self.class_weights = class_weights
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return normalize(self.images[batch]), self.labels[batch]
+        images, labels = normalize(self.images[batch]), self.labels[batch]
+        return (images, labels) if self.class_weights is None else (images, labels, labels @ self.class_weights)
 
 
 def validation_batches(split: Split, num_classes: int) -> Batches:
     """Return the validation images in batches."""
     return Batches(split.val_images, one_hot(split.val_labels, num_classes), VALIDATION_BATCH_SIZE)
+
+
+def balanced_class_weights(one_hot_labels: np.ndarray) -> np.ndarray:
+    """Return a weight for each class: n / (classes * images of the class), as scikit-learn's `balanced`.
+
+    Args:
+        one_hot_labels: (n, classes), with at least one image of each class.
+
+    Returns:
+        (classes,) float32. The mean weight of the images is 1.
+    """
+    counts = one_hot_labels.sum(axis=0)
+    return (len(one_hot_labels) / (len(counts) * counts)).astype(np.float32)
 
 
 class EpochSampler(keras.callbacks.Callback):
@@ -77,16 +102,17 @@ class EpochSampler(keras.callbacks.Callback):
         self.losses = np.full(len(images), np.inf, np.float32)
         self.selected = np.arange(num_selected)
         self.loss_recorder = LossRecorder(num_selected)
-        self.batches = Batches(images[:num_selected], one_hot_labels[:num_selected], config.batch_size)
+        weights = balanced_class_weights(one_hot_labels) if config.class_weights else None
+        self.batches = Batches(images[:num_selected], one_hot_labels[:num_selected], config.batch_size, weights)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Select, augment and reseed."""
         config = self.config
         self.selected = augment.select_hard_examples(self.losses, len(self.selected), config.seed, epoch)
-        images = augment.augment(self.images, self.selected, config.seed, epoch, config.flip, config.shift)
+        images = augment.augment(self.images, self.selected, config.seed, epoch, bool(config.flip), config.shift)
         labels = self.labels[self.selected]
         if config.photo_augmentation:
-            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch)
+            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch, bool(config.flip))
         if config.cutmix:
             images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
         self.batches.images, self.batches.labels = images, labels

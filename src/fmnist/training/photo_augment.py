@@ -67,7 +67,12 @@ CHUNK_SIZE = 1_000
 
 
 def augment_as_photos(
-    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], seed: int, epoch: int
+    images: np.ndarray,
+    one_hot_labels: np.ndarray,
+    class_names: tuple[str, ...],
+    seed: int,
+    epoch: int,
+    flip: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make some of an epoch's images look like photos, and replace some garments by fragments of no class.
 
@@ -80,6 +85,7 @@ def augment_as_photos(
         class_names: class names of the data set.
         seed: seed of the run.
         epoch: epoch number, from 0.
+        flip: whether some of the shoes in pairs may be flipped.
 
     Returns:
         Images and labels, new arrays of the same shapes and dtypes. The label of a fragment is 1 / num_classes for
@@ -89,12 +95,12 @@ def augment_as_photos(
     images, one_hot_labels = images.copy(), one_hot_labels.copy()
     for start in range(0, len(images), CHUNK_SIZE):
         chunk = slice(start, start + CHUNK_SIZE)
-        _augment_chunk(images[chunk], one_hot_labels[chunk], class_names, rng)
+        _augment_chunk(images[chunk], one_hot_labels[chunk], class_names, rng, flip)
     return images, one_hot_labels
 
 
 def _augment_chunk(
-    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], rng: np.random.Generator
+    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], rng: np.random.Generator, flip: bool
 ) -> None:
     """Augment images and labels in place."""
     labels = one_hot_labels.argmax(axis=1)
@@ -116,7 +122,7 @@ def _augment_chunk(
     is_shoe = is_shoe[selected]
     augmented = images[selected].astype(np.float32)
     is_paired = is_shoe & (rng.random(len(augmented)) < PAIR_PROBABILITY)
-    augmented[is_paired] = _make_pairs(augmented[is_paired], rng)
+    augmented[is_paired] = _make_pairs(augmented[is_paired], rng, flip)
     augmented = warp_and_fit(augmented, _random_warp(is_shoe, rng))
     images[selected] = _to_uint8(_sharpen(_shade(augmented, rng), SHARPNESS_RANGE, rng))
 
@@ -164,12 +170,13 @@ def _cut_fragments(
     return np.where(is_kept, images, 0).astype(np.float32)
 
 
-def _make_pairs(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _make_pairs(images: np.ndarray, rng: np.random.Generator, flip: bool) -> np.ndarray:
     """Place a copy of each shoe in front of it, lower and to the left or right, sometimes flipped.
 
     Args:
         images: (n, 28, 28) float32.
         rng: random generator.
+        flip: whether copies may be flipped.
 
     Returns:
         (n, 28, 28) float32, both shoes scaled down to fit.
@@ -179,7 +186,7 @@ def _make_pairs(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     offset_x = per_image(rng.uniform(-8, 8, len(images)))
     scale = np.maximum(height + offset_y + 2, IMAGE_SIZE + np.abs(offset_x)) / IMAGE_SIZE
     x, y = scale * X, scale * Y
-    is_flipped = per_image(rng.random(len(images)) < 0.3)
+    is_flipped = per_image(rng.random(len(images)) < 0.3) & flip
     back = sample(images, x + offset_x / 2, y + offset_y / 2)
     front = sample(np.where(is_flipped, images[:, :, ::-1], images), x - offset_x / 2, y - offset_y / 2)
     return np.where(front > BACKGROUND_MAX, front, back)

@@ -1,20 +1,23 @@
 """Train a network: load, split, build, fit, export. Reads from top to bottom."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 from msgspec.structs import replace
 
 from fmnist.config import Config
-from fmnist.data.dataset import Dataset, Split, check_trainable, evenly_spaced, load, load_from, split_dataset
+from fmnist.data.dataset import Dataset, Split, check_trainable, evenly_spaced, load, split_dataset
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import lock_folder
 from fmnist.models.muon import Muon
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
+from fmnist.runs.data import data_to_resume
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
@@ -23,6 +26,11 @@ from fmnist.training.progress import watch
 
 NUM_WHITENING_IMAGES = 5_000
 """As many as the CIFAR-10 speedrun uses: enough to estimate the covariance of 3x3 patches."""
+
+IMBALANCE = 10
+"""Ratio of the numbers of images of two classes from which on there is a warning."""
+
+log = logging.getLogger("fmnist")
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -45,7 +53,7 @@ def train(
         config: what to train, from `Config.from_preset`, or the name of a preset.
         callbacks: further Keras callbacks. If one stops the training, `resume` can continue it. An epoch that is
             stopped half-way counts as completed.
-        dataset: the data, if it is loaded already. None loads what `config.data` names.
+        dataset: the data, if it is loaded already or in memory. None loads what `config.data` names.
         folder: the run folder. None creates a new one under `runs/`.
         verbose: whether to show the progress. None shows it in a terminal, and in a notebook without `LiveCurves`.
 
@@ -61,17 +69,31 @@ def train(
     dataset = dataset or load(config.data)
     started = time.perf_counter()
     check_trainable(dataset)
+    warn_of_imbalance(dataset, config)
     split = split_dataset(dataset, config.seed, config.full)
     folder = Path(folder) if folder else make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
-        run = create_run(replace(config, data=dataset.folder), folder)
+        run = create_run(replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path), folder)
         with watch(verbose, callbacks) as watching:
             trained = fit(run, dataset, split, [*watching, *callbacks])
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
         export(run, lock, trained, dataset, split)
     return run
+
+
+def warn_of_imbalance(dataset: Dataset, config: Config) -> None:
+    """Log a warning where one class has ten times the images of another, because accuracy says little then."""
+    counts = np.bincount(dataset.train_labels)
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    if counts[most] < IMBALANCE * counts[fewest]:
+        return
+    hint = "" if config.class_weights else "; class weights (--class-weights) give rare classes more weight"
+    log.warning(
+        "%s has %d training images and %s has %d: judge the network by the mean recall of the classes%s",
+        dataset.class_names[most], counts[most], dataset.class_names[fewest], counts[fewest], hint,
+    )  # fmt: skip
 
 
 def resume(
@@ -102,7 +124,7 @@ def resume(
     run = run if isinstance(run, Run) else open_run(run)
     if run.status == "finished":
         return run
-    dataset = dataset or load_from(run.config.data)
+    dataset = dataset or data_to_resume(run)
     split = run.split(dataset)
     with lock_folder(run.folder) as lock:
         refuse_without_weights(run)
