@@ -8,7 +8,8 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.data.dataset import CLASS_NAMES, are_class_names, check_images
+from fmnist.data.dataset import CLASS_NAMES, check_images
+from fmnist.data.names import are_class_names
 from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.inference import photo, picture
