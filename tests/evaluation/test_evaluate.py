@@ -1,9 +1,12 @@
 """The evaluation of a run on the test images, and its report."""
 
+import csv
 import dataclasses
+import errno
 import html
 import html.parser
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -60,6 +63,30 @@ def test_evaluation_is_written(evaluated):
     written = json.loads((run.folder / "evaluation.json").read_text())
     fmnist.evaluate(run, seed=4)
     assert json.loads((run.folder / "evaluation.json").read_text()) == written == evaluation
+
+
+def test_predictions_are_a_table_of_all_test_images(evaluated, small):
+    run, evaluation = evaluated
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["index", "true", "predicted", *small.class_names]
+    assert [int(row[0]) for row in rows] == list(range(200))
+    assert [row[1] for row in rows] == [small.class_names[label] for label in small.test_labels]
+    assert sum(row[1] == row[2] for row in rows) / 200 == evaluation["accuracy"]
+    expected = fmnist.Classifier.load(run).predict(small.test_images)
+    np.testing.assert_allclose(np.array([row[3:] for row in rows], float), expected, rtol=1e-5)
+
+
+def test_a_run_that_cannot_be_written_is_scored(evaluated, monkeypatch, caplog):
+    run, evaluation = evaluated
+
+    def fail(path, content):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("fmnist.evaluation.evaluate.write_json", fail)
+    assert fmnist.evaluate(run, seed=4)["accuracy"] == evaluation["accuracy"]
+    assert "the evaluation is not saved: " in caplog.text
+    assert "permission denied" in caplog.text
 
 
 def test_evaluation_has_the_documented_keys(evaluated):

@@ -195,7 +195,8 @@ def evaluate(
     console.print(tables.confusion_table(evaluation, console.width))
     for sample in evaluation["samples"]:
         console.print(tables.sample_sentence(sample), highlight=False)
-    console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
+    if (chosen.folder / "report.html").is_file():  # not if the folder cannot be written
+        console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
     print_json(as_json, evaluation)
 
 

@@ -1,5 +1,8 @@
 """Evaluation of a finished run on the test images, with the exported graph."""
 
+import csv
+import io
+import logging
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +12,15 @@ import numpy as np
 
 from fmnist.data.dataset import Dataset
 from fmnist.documents import write_json
+from fmnist.errors import one_line
 from fmnist.evaluation.occlusion import occlusion_maps
 from fmnist.evaluation.report import render_report
 from fmnist.files import lock_folder, write_atomic
 from fmnist.inference.classifier import Classifier
 from fmnist.metrics import classification_metrics
 from fmnist.runs.run import Run, open_run
+
+log = logging.getLogger("fmnist")
 
 NUM_MISTAKES = 10
 """Mistakes in the evaluation, and in the report for each class: the most confident."""
@@ -24,7 +30,8 @@ NUM_SAMPLES = 2
 def evaluate(run: Run | str | Path, seed: int | None = None, *, dataset: Dataset | None = None) -> dict[str, Any]:
     """Evaluate a run on every test image of the data that it was trained on.
 
-    Writes `evaluation.json` and `report.html` into the run folder.
+    Writes `evaluation.json`, `predictions.csv` and `report.html` into the run folder. If it cannot be written, that is
+    logged, and the scores are returned.
 
     Args:
         run: a finished run, or its folder.
@@ -65,7 +72,6 @@ def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> dict[str, Any]:
         "mistakes": _records(mistakes[:NUM_MISTAKES], probabilities, dataset),
         "class_names": list(classifier.class_names),
     }
-    write_json(run.folder / "evaluation.json", evaluation)
     class_mistakes = {
         int(label): _records(mistakes[labels[mistakes] == label][:NUM_MISTAKES], probabilities, dataset)
         for label in np.unique(labels[mistakes])
@@ -73,8 +79,29 @@ def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> dict[str, Any]:
     shown = mistakes[:NUM_MISTAKES]
     heat_maps = occlusion_maps(classifier, dataset.test_images[shown], probabilities[shown].argmax(axis=1))
     report = render_report(run, manifest, environment, history, evaluation, class_mistakes, heat_maps, dataset)
-    write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
+    try:
+        write_json(run.folder / "evaluation.json", evaluation)
+        write_atomic(run.folder / "predictions.csv", predictions_csv(probabilities, labels, classifier.class_names))
+        write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
+    except OSError as error:
+        log.warning("the evaluation is not saved: %s", one_line(error))
     return evaluation
+
+
+def predictions_csv(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> bytes:
+    """Return a table of all test images as CSV in UTF-8: `index`, `true`, `predicted` and a column for each class.
+
+    Args:
+        probabilities: (n, classes).
+        labels: (n,) true class indices.
+        class_names: one for each column of the probabilities.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "true", "predicted", *class_names])
+    for index, (label, row) in enumerate(zip(labels, probabilities, strict=True)):
+        writer.writerow([index, class_names[label], class_names[row.argmax()], *(f"{value:.6g}" for value in row)])
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 def draw_samples(num_images: int, seed: int) -> np.ndarray:

@@ -227,7 +227,7 @@ def create_run(config: Config, folder: Path) -> Run:
 
 def remove_exports(run: Run) -> None:
     """Remove what belongs to an earlier graph: manifest, other exports, evaluation and report; and temporary files."""
-    for name in ("manifest.json", *EXPORTS, "evaluation.json", "report.html"):
+    for name in ("manifest.json", *EXPORTS, "evaluation.json", "predictions.csv", "report.html"):
         (run.folder / name).unlink(missing_ok=True)
     remove_temporary_files(run.folder)
 
