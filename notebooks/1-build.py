@@ -130,7 +130,7 @@ plt.show()
 #
 # Three changes prepare the data for a network.
 #
-# * **Type and range.** Networks learn best from small floating-point numbers. So `uint8` from 0 to 255 becomes `float32` from 0 to 1. This is called *normalization*.
+# * **Type and range.** Networks learn best from small floating-point numbers: larger pixels make larger gradients (section 5 shows the formula), and the steps would be too long for the usual learning rates. So `uint8` from 0 to 255 becomes `float32` from 0 to 1. This is called *normalization*.
 # * **Channel axis.** Layers for images expect height, width and channels. A color image has three channels (red, green and blue), a gray image has one. So 28 x 28 becomes 28 x 28 x 1.
 # * **One-hot labels.** The label 9 is not "more" than 3: the numbers are names, not amounts. So label 3 becomes ten numbers, all 0 except a 1 at position 3. The network predicts ten numbers too, one probability for each class. Then prediction and label can be compared number by number.
 
@@ -219,7 +219,7 @@ plt.show()
 # %% [markdown]
 # If it is too small, the weight hardly changes. If it is too large, each step goes past the lowest point and ends higher than it started, so the loss grows.
 #
-# A real network has thousands of weights, and a gradient with one number for each of them. Keras computes it (the method is called *backpropagation*). Its optimizer **Adam** also adapts the length of the steps to each weight while it trains. But even Adam needs a learning rate that fits.
+# A real network has thousands of weights, and a gradient with one number for each of them. Keras computes it (the method is called *backpropagation*). The part of Keras that changes the weights is called the **optimizer**. The one used here, **Adam**, also adapts the length of the steps to each weight during training. But even Adam needs a learning rate that fits.
 #
 # ## 5. First baseline: a linear model
 #
@@ -357,7 +357,7 @@ print(f"MLP: {scores['MLP']:.1%} of the validation images are right, {mlp.count_
 #
 # ## 7. Convolution
 #
-# A **convolution** moves a small window over the image. At each place it multiplies the 3 x 3 pixels in the window by the 3 x 3 weights of a **filter**, and adds up. The result is a new image, a **feature map**. It is bright where the pixels are similar to the filter. The same nine weights are used at each place, so a pattern is found wherever it is.
+# A **convolution** moves a small window over the image. At each place it multiplies each of the nine pixels in the window by the weight at the same position in a **filter**, and adds up the nine products. The result is a new image, a **feature map**. It is bright where the pixels are bright under positive weights and dark under negative ones. The same nine weights are used at each place, so a pattern is found wherever it is.
 #
 # Here is one, written out in NumPy. This filter finds upper edges: dark above, bright below. The orange frame is the window at one place, and the orange square is its result. Then ReLU replaces negative results by 0, and **max pooling** keeps the largest of each 2 x 2 values: less to compute, and the exact position of a pattern matters less.
 
@@ -430,7 +430,7 @@ network.summary()
 # %% [markdown]
 # The table shows the shape of the output of each layer. `None` stands for the number of images, which can be any. A window of 3 x 3 fits into 28 pixels at 26 places, so a convolution takes 2 pixels off height and width. Pooling halves them and rounds down.
 #
-# Check the parameters of the two convolutions. A filter of the first has 3 x 3 weights and a bias: 32 x (9 + 1) = 320. A filter of the second has 3 x 3 weights for each of the 32 feature maps, and a bias: 64 x (32 x 9 + 1) = 18,496. In total, this convolutional neural network (CNN) has a third of the parameters of the MLP: a filter needs few weights, because it uses them at each place.
+# Check the parameters of the two convolutions. A filter of the first has 3 x 3 weights and a bias: 32 x (9 + 1) = 320. A filter of the second has 3 x 3 weights for each of the 32 feature maps, and a bias: 64 x (32 x 9 + 1) = 18,496. A unit in the hidden layer of the MLP has a weight for each of the 784 pixels. A filter of the first convolution has only nine weights, and uses them again at each place. So this convolutional neural network (CNN) has a third of the parameters of the MLP.
 #
 # ## 9. Train the network, and watch
 #

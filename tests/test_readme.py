@@ -24,7 +24,8 @@ MAX_README_LINES = 130
 MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
-    "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv", "report.html",
+    "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv",
+    "report.html",
 }  # fmt: skip
 CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"

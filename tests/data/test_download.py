@@ -150,6 +150,15 @@ def test_an_unexpected_error_of_a_source_is_not_the_end(keras_home, monkeypatch)
     assert download.load_verified()[1] == "the copy"
 
 
+def test_a_user_without_a_home_directory_has_a_cache(monkeypatch, tmp_path):
+    """As a user id that the system does not know, in a container."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert download.keras_folder().is_absolute()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_download_without_requests_names_the_extra(only_keras_download, monkeypatch):
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(FmnistError, match=r"pip install 'fmnist\[train\]'"):

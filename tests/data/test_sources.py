@@ -475,7 +475,7 @@ NOTHING_TO_LOAD = {
     "empty folder": (lambda path: path.mkdir(), "has no files; expected four IDX files like"),
     "other files": (lambda path: (path.mkdir(), (path / "a.txt").touch()), "has a.txt; expected four IDX files like"),
     "another file": (lambda path: path.write_text("x"), "is no such file; expected four IDX files like"),
-    "empty class folders": (lambda path: (path / "a").mkdir(parents=True), "has a; expected four IDX files"),
+    "empty class folders": (lambda path: (path / "a").mkdir(parents=True), "a has no files; expected four IDX files"),
     "csv files of unknown parts": (
         lambda path: (path.mkdir(), *((path / f"{i}.csv").write_text(csv_text(*TEST)) for i in (10000, 20000))),
         "expected the words train and test in the names",
@@ -522,3 +522,14 @@ def test_the_hash_of_idx_files_is_that_of_their_bytes(tmp_path):
     folder = write_folder(tmp_path / "data", TRAIN, TEST, class_names=None)
     expected = {name: formats.read_idx(folder / f"{name}.gz") for name in USUAL}
     assert fmnist.load(folder).sha256 == {name: sha256(content) for name, content in expected.items()}
+
+
+@pytest.mark.parametrize("inner", ["FashionMNIST/raw", "archive", "archive/data-1.0"])
+def test_a_data_set_in_a_subfolder_is_found(small, tmp_path, inner):
+    """As torchvision stores it, and as archives are unpacked."""
+    folder = tmp_path / inner
+    folder.mkdir(parents=True)
+    write_folder(folder, (small.train_images, small.train_labels), (small.test_images, small.test_labels))
+    if folder.name == "raw":
+        (folder.parent / "processed").mkdir()
+    assert fmnist.load(tmp_path).sha256 == small.sha256

@@ -126,7 +126,7 @@ def load(path: str | Path | None = None) -> Dataset:
 def load_from(path: str | Path | None) -> Dataset:
     """Load a data set as `load` does, but ignore FMNIST_DATA: None is always Fashion-MNIST."""
     if path:
-        return _load_path(Path(path).expanduser())
+        return _load_path(Path(os.path.expanduser(path)))
     contents, source = download.load_verified()
     images, labels = (
         [parse(Path(name), contents[name]) for name in contents if kind in name]

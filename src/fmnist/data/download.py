@@ -42,11 +42,12 @@ CHUNK_BYTES = 2**16
 
 def keras_folder() -> Path:
     """Return the folder where `keras.datasets.fashion_mnist.load_data()` looks, following Keras' rules."""
-    base = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        log.warning("%s cannot be created (%s)", base, error.strerror)
+    base = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
+    if base.parts[0] != "~":  # which is left where the user has no home directory
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be created (%s)", base, error.strerror)
     if not os.access(base, os.W_OK):
         base = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
     return base / "datasets" / "fashion-mnist"

@@ -54,9 +54,18 @@ def read_blocks(path: Path) -> Blocks:
             return _read_tables(_of_one_data_set(folder, files, chosen), reader)
     if chosen is None and (folder / "data").is_dir() and any((folder / "data").glob("*.parquet")):
         return read_blocks(folder / "data")  # as in the repositories of Hugging Face
+    if chosen is None and (inner := _only_subfolder(entries)):
+        return read_blocks(inner)
     named = [entry.name for entry in entries][:NUM_NAMED]
     found = f"{path} is no such file" if chosen else f"{path} has {', '.join(named) or 'no files'}"
     raise FmnistError(f"{found}; expected {EXPECTED}")
+
+
+def _only_subfolder(entries: list[Path]) -> Path | None:
+    """Return the folder `raw`, where torchvision keeps a data set, or a folder that is alone, as in an archive."""
+    folders = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    raw = [folder for folder in folders if folder.name == "raw"]
+    return raw[0] if raw else folders[0] if folders and len(entries) == 1 else None
 
 
 def _suffix(path: Path) -> str:
