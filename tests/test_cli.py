@@ -576,9 +576,10 @@ def test_a_full_disk_is_one_line_and_keeps_all_files(cli, here, small_folder, mo
 
     before = tree()
     monkeypatch.setattr(files.os, "fsync", full)
-    code, _, err = cli(*arguments)
+    code, out, err = cli(*arguments)
     assert code == 1
     assert "no space left on the disk; free some" in err.splitlines()[-1]
+    assert ("Random test image" in out) == (command == "evaluate")  # the scores are not lost
     assert tree() == before
 
 

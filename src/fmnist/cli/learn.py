@@ -184,10 +184,10 @@ def evaluate(
 ) -> None:
     """Evaluate a run on all test images and write its report."""
     from fmnist.cli import tables
-    from fmnist.evaluation.evaluate import evaluate as evaluate_run
+    from fmnist.evaluation.evaluate import evaluate_and_save
 
     chosen = find_run(run)
-    evaluation = evaluate_run(chosen, seed, dataset=chosen.load_data(data) if data else None)
+    evaluation, problem = evaluate_and_save(chosen, seed, dataset=chosen.load_data(data) if data else None)
     console = console_for(as_json)
     console.print(tables.scores_table(f"{chosen.folder} on {evaluation['num_images']:,} test images", evaluation))
     console.print("Keras' values differ because Keras counts every probability above 0.5, over all classes at once.")
@@ -195,9 +195,11 @@ def evaluate(
     console.print(tables.confusion_table(evaluation, console.width))
     for sample in evaluation["samples"]:
         console.print(tables.sample_sentence(sample), highlight=False)
-    if (chosen.folder / "report.html").is_file():  # not if the folder cannot be written
+    if not problem:
         console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
     print_json(as_json, evaluation)
+    if problem:
+        raise FmnistError(f"the evaluation is not saved: {problem}")
 
 
 def training_summary(run: "Run") -> dict[str, Any]:

@@ -46,13 +46,23 @@ def evaluate(run: Run | str | Path, seed: int | None = None, *, dataset: Dataset
     Raises:
         FmnistError: if the run is not finished, its data is not found, or another process uses the run.
     """
+    evaluation, problem = evaluate_and_save(run, seed, dataset=dataset)
+    if problem:
+        log.warning("the evaluation is not saved: %s", problem)
+    return evaluation
+
+
+def evaluate_and_save(
+    run: Run | str | Path, seed: int | None = None, *, dataset: Dataset | None = None
+) -> tuple[dict[str, Any], str | None]:
+    """Evaluate a run as `evaluate` does, and return also why it is not saved; None if it is."""
     run = run if isinstance(run, Run) else open_run(run)
     # Without the lock, training could resume meanwhile, and the evaluation would be of a model that is gone.
     with lock_folder(run.folder):
         return _evaluate(run, secrets.randbelow(2**31) if seed is None else seed, dataset)
 
 
-def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> dict[str, Any]:
+def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> tuple[dict[str, Any], str | None]:
     classifier, manifest = Classifier.load(run), run.manifest()
     environment, history = run.environment(), run.history()
     # The class names of the model are used even if those in the data folder have changed since.
@@ -84,8 +94,8 @@ def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> dict[str, Any]:
         write_atomic(run.folder / "predictions.csv", predictions_csv(probabilities, labels, classifier.class_names))
         write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
     except OSError as error:
-        log.warning("the evaluation is not saved: %s", one_line(error))
-    return evaluation
+        return evaluation, one_line(error)
+    return evaluation, None
 
 
 def predictions_csv(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> bytes:
