@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 
 
@@ -18,7 +17,10 @@ def register_classes() -> None:
 
 
 class RegisterAfterImport(MetaPathFinder):
-    """Find Keras as without this finder, and register the classes once it is imported."""
+    """Find Keras as without this finder, and register the classes once it is imported.
+
+    Other libraries look for Keras without importing it, so the finder stays until an import has succeeded.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -26,13 +28,15 @@ class RegisterAfterImport(MetaPathFinder):
         """Return the specification of Keras; None for all other modules."""
         if fullname != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((found for found in others if found), None)
         if spec and spec.loader:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 register_classes()
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
