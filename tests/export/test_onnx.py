@@ -15,12 +15,15 @@ from safetensors.numpy import save_file
 
 import fmnist
 from fmnist import metrics
+from fmnist.config import PRESETS
 from fmnist.data.dataset import normalize
 from fmnist.documents import write_document
 from fmnist.errors import FmnistError
 from fmnist.export import onnx as export
 from fmnist.export.graph import select_view
-from fmnist.export.plain import export_plain
+from fmnist.export.onnx_file import to_onnx
+from fmnist.export.plain import PlainGraph, export_plain
+from fmnist.models.networks import build_network
 from fmnist.models.weights import load_model, read_weights
 from fmnist.runs.run import open_run
 
@@ -131,15 +134,19 @@ def test_the_reference_evaluator_gives_the_same_probabilities(small_run, classif
     np.testing.assert_allclose(probabilities, classifier.predict(small.test_images[:5]), atol=1e-4)
 
 
-@pytest.mark.slow
-def test_a_plain_graph_is_read_by_opencv(plain_file, small):
-    network = cv2.dnn.readNetFromONNX(str(plain_file))
-    network.setInput(small.test_images[:5])
-    probabilities = network.forward()
-    assert probabilities.shape == (5, 10)
-    np.testing.assert_allclose(
-        probabilities, fmnist.Classifier.load(plain_file).predict(small.test_images[:5]), atol=1e-4
-    )
+@pytest.mark.parametrize("preset", ["textbook", "tiny"])
+def test_plain_graphs_of_all_kinds_of_networks_are_read_by_opencv(preset, small):
+    """OpenCV computes shapes once, for the first image: the graph must not compute any."""
+    network = build_network(PRESETS[preset], 10, "float32")
+    graph, images = PlainGraph(network, temperature=0.5), small.test_images[:5]
+    expected = keras.ops.convert_to_numpy(graph(images)["probabilities"])
+    content = to_onnx(graph, small.class_names, plain=True)
+    operations = {node.op_type for node in onnx.load_from_string(content).graph.node}
+    assert not operations & {"Shape", "Squeeze", "Gather", "Slice", "Concat", "Loop", "If"}
+    np.testing.assert_allclose(fmnist.Classifier(content).predict(images), expected, atol=1e-5)
+    read = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+    read.setInput(images)
+    np.testing.assert_allclose(read.forward(), expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`model-plain.onnx`: a single view, for runtimes that cannot read the complete graph."""
 
+import math
 from typing import Any
 
 import keras
@@ -15,6 +16,8 @@ from fmnist.models.weights import load_model
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import PLAIN_FILE
 
+ops = keras.ops
+
 NUM_CHECKED_IMAGES = 1_000
 
 
@@ -28,9 +31,12 @@ class PlainGraph(keras.Model):
 
     def call(self, images: Any) -> dict[str, Any]:
         """Predict images, (n, 28, 28)."""
-        scaled = keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255, -1)
-        logarithms = keras.ops.log(self.network(scaled) + LOG_EPSILON)
-        return {"probabilities": keras.ops.softmax(logarithms / self.temperature)}
+        values = ops.expand_dims(ops.cast(images, "float32") / 255, -1)
+        for layer in self.network.layers:
+            # Flatten computes its shape in the graph, and OpenCV takes that of the first image for all.
+            is_flatten = isinstance(layer, keras.layers.Flatten)
+            values = ops.reshape(values, (-1, math.prod(values.shape[1:]))) if is_flatten else layer(values)
+        return {"probabilities": ops.softmax(ops.log(values + LOG_EPSILON) / self.temperature)}
 
 
 def export_plain(run: Run) -> None:
