@@ -121,3 +121,8 @@ def test_other_data_is_flipped_if_asked_for_only():
 
 def test_views_that_are_all_excluded_leave_the_image_itself():
     assert Config.from_preset("fast", tta_views=[(True, 0, 0)], flip=False).tta_views == (IDENTITY_VIEW,)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(1.0, None), (0.5, 3), (0.3, 5), (0.9, 3), (0.1, 11)])
+def test_hard_epochs_begin_once_every_image_was_used(fraction, expected):
+    assert replace(PRESETS["fast"], hard_example_fraction=fraction).first_hard_epoch == expected

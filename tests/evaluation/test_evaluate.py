@@ -186,6 +186,23 @@ def test_heat_map_is_red_where_the_class_is_recognized(small_run, small):
     assert occlusion_maps(classifier, images[:0], labels[:0]).shape == (0, 28, 28)
 
 
+def test_heat_map_is_the_mean_fall_over_the_patches_that_cover_a_pixel():
+    """With a model whose probability is the brightness, each whole patch of a white image takes 36 / 784 of it."""
+
+    class Brightness:
+        class_names = ("bright", "dark")
+
+        def predict(self, images):
+            bright = images.mean(axis=(1, 2)) / 255
+            return np.stack([bright, 1 - bright], axis=1)
+
+    white = np.full((2, 28, 28), 255, np.uint8)
+    maps = occlusion_maps(Brightness(), white, np.array([0, 1]))
+    np.testing.assert_allclose(maps[0, 3:24, 3:24], 36 / 784)
+    np.testing.assert_allclose(maps[1], -maps[0])
+    assert (maps[0] > 0).all()
+
+
 def test_heat_map_of_an_image_is_zero_where_covering_changes_nothing(small_run):
     image = np.zeros((1, 28, 28), np.uint8)
     image[0, 20:] = 200
