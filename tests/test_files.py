@@ -90,7 +90,10 @@ NOT_READABLE = {
     "missing": (lambda path: path.unlink(), "file is missing; retry"),
     "a folder": (replace_by(os.mkdir), "file is a folder; expected a regular file, so retry"),
     "a pipe": (replace_by(os.mkfifo), "file is a pipe or device; expected a regular file, so retry"),
-    "a link": (replace_by(lambda path: path.symlink_to("/etc/passwd")), "file is a symbolic link; expected"),
+    "a link": (
+        replace_by(lambda path: path.symlink_to("/etc/passwd")),
+        r"file is a symbolic link; expected .* copy its folder with links resolved \(`cp -rL`\)",
+    ),
     "too large": (
         lambda path: os.truncate(path, 10**12),
         "has 1,000,000,000,000 bytes; expected at most 100",

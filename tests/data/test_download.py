@@ -133,6 +133,16 @@ def test_failed_download_is_one_line_and_leaves_the_cache_empty(serve, only_kera
     assert not only_keras_download.exists()
 
 
+def test_a_disk_that_fills_up_is_not_taken_for_the_network(serve, only_keras_download, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    serve(lambda handler: send(handler, b"content"))
+    monkeypatch.setattr("requests.Response.iter_content", fail)
+    with pytest.raises(FmnistError, match="no space left on the disk; free some"):
+        download.load_verified()
+
+
 def test_silent_server_is_given_up(only_keras_download, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(download, "KERAS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")

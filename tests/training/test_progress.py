@@ -5,10 +5,13 @@ import logging
 
 import IPython.display
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fmnist import curves
-from fmnist.training.progress import LiveCurves, ProgressBar
+from fmnist.config import PRESETS
+from fmnist.training import progress
+from fmnist.training.progress import LiveCurves, ProgressBar, watch
 
 LOGS = {"loss": 0.5, "accuracy": 0.9, "precision": 0.95, "recall": 0.85}
 EPOCH_LOGS = {**LOGS, **{f"val_{name}": value for name, value in LOGS.items()}}
@@ -39,6 +42,28 @@ def test_figure_is_replaced_after_every_epoch(monkeypatch):
     assert len(handle.pictures) == 3
     assert len({picture.data for picture in handle.pictures}) == 3
     assert [row["epoch"] for row in curves.history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("config", "expected"), [(None, None), (PRESETS["fast"], 3), (PRESETS["textbook"], None)])
+def test_epochs_on_hard_examples_are_marked(config, expected, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(IPython.display, "display", DisplayHandle().display)
+    monkeypatch.setattr(curves, "training_curves", lambda *arguments: drawn.append(arguments) or Figure())
+    LiveCurves(config).on_epoch_end(0, EPOCH_LOGS)
+    assert [arguments[1] for arguments in drawn] == [expected]
+
+
+@pytest.mark.parametrize(("callbacks", "num_bars"), [([], 1), ([LiveCurves()], 0)])
+def test_a_notebook_shows_a_line_an_epoch_unless_it_has_curves(callbacks, num_bars, monkeypatch, capsys):
+    """On stdout: a notebook shows stderr as an error."""
+    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
+    with watch(None, callbacks) as bars:
+        for bar in bars:
+            bar.set_params({"epochs": 2, "steps": 10})
+            bar.on_epoch_end(0, EPOCH_LOGS)
+    printed = capsys.readouterr()
+    assert printed.out.count("epoch 1/2") == len(bars) == num_bars
+    assert printed.err == ""
 
 
 def test_failed_figure_is_logged(monkeypatch, caplog):

@@ -15,7 +15,7 @@ from fmnist.config import PRESETS
 from fmnist.data.dataset import evenly_spaced
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256
-from fmnist.runs.run import open_run
+from fmnist.runs.run import create_run, open_run
 from fmnist.training import train as training
 
 
@@ -99,6 +99,12 @@ def test_callbacks_that_set_a_scheduled_learning_rate_are_refused(callback, smal
     with pytest.raises(FmnistError, match=f"{type(callback).__name__} sets the learning rate, but that of fast decays"):
         fmnist.train(config, [callback], dataset=small, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_are_also_checked_when_a_run_is_resumed(small, tmp_path):
+    run = create_run(PRESETS["fast"], tmp_path / "run")
+    with pytest.raises(FmnistError, match="LearningRateScheduler sets the learning rate"):
+        fmnist.resume(run, [keras.callbacks.LearningRateScheduler(abs)], dataset=small)
 
 
 @pytest.mark.parametrize(("verbose", "is_shown"), [(True, True), (False, False), (None, False)])
