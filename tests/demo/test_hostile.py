@@ -183,6 +183,52 @@ def test_flood_of_connections_does_not_keep_a_normal_client_out(caplog):
     assert caplog.text == ""
 
 
+def connect_at_once(stack, port, num_connections):
+    """Open connections without waiting for any of them; the stack closes them."""
+    connections = [stack.enter_context(socket.socket()) for _ in range(num_connections)]
+    for connection in connections:
+        connection.setblocking(False)
+        connection.connect_ex(("127.0.0.1", port))
+    return connections
+
+
+def is_open(connection):
+    """Tell whether the server has left a connection open that it has sent nothing over."""
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def test_connections_that_arrive_at_once_are_limited():
+    limits = Limits(max_connections=20, head_seconds=60)
+    with serving(FakeClassifier(), limits=limits) as port, contextlib.ExitStack() as stack:
+        connections = connect_at_once(stack, port, 400)
+        wait_until(lambda: sum(is_open(connection) for connection in connections) <= 20, seconds=20)
+        assert send(port)[0] == 200
+
+
+FEW_FILES = """
+import resource, sys
+from fmnist.cli.main import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+sys.argv = ["fmnist", "demo", "--port", "0", "--json", "--debug"]
+main()
+"""
+
+
+def test_connections_that_arrive_at_once_fit_into_256_open_files(tmp_path):
+    with demo(tmp_path, "-c", FEW_FILES) as (process, document), contextlib.ExitStack() as stack:
+        port = int(document["url"].rpartition(":")[2])
+        connect_at_once(stack, port, 800)
+        assert classify(port, PICTURE)[0] == 200
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert "Too many open files" not in err
+
+
 def test_too_many_connections_close_the_one_that_waits_longest():
     with serving(FakeClassifier(), limits=Limits(max_connections=3)) as port, contextlib.ExitStack() as stack:
         oldest, *others = [stack.enter_context(send_part(port)) for _ in range(3)]

@@ -41,7 +41,9 @@ class Protocol(H11Protocol):
         self._wait_for_head()
         if len(self.connections) > self._limits.max_connections:
             waiting = [other for other in self.connections if isinstance(other, Protocol) and other.waits_for_client]
-            min(waiting, key=lambda other: other._waiting_since).transport.abort()
+            longest = min(waiting, key=lambda other: other._waiting_since)
+            self.connections.remove(longest)  # at once, so that the next connection does not close the same one again
+            longest.transport.abort()
 
     @property
     def waits_for_client(self) -> bool:

@@ -53,8 +53,8 @@ from fmnist.runs.schemas import Manifest
 ADDRESS = "127.0.0.1"
 M_MMAP_THRESHOLD = -3
 """glibc's number of the option of `mallopt` from which size blocks are returned to the system when they are freed."""
-BACKLOG = 64
-"""Connections that are accepted in one go, beyond `max_connections`, before any of them is closed."""
+BACKLOG = 16
+"""Connections that are accepted in one go. Four times as many can be open beyond `max_connections` for a moment."""
 SHUTDOWN_SECONDS = 2
 """Time for clients to receive the last responses after Ctrl-C."""
 
