@@ -149,6 +149,8 @@ def test_a_missing_package_is_one_line_with_the_extra_to_install(package, cli, h
     packages = (package, *(f"fmnist.{name}" for name in ("demo", "evaluation", "export", "metrics", "plots")))
     for name in [name for name in sys.modules if name.startswith(packages)]:
         monkeypatch.delitem(sys.modules, name)
+        # `fmnist` has its modules as attributes too, which have to be the same after the test as in `sys.modules`.
+        monkeypatch.delitem(vars(fmnist), name.removeprefix("fmnist."), raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     code, out, err = cli(*arguments)
     assert (code, out) == (1, "")
