@@ -163,6 +163,11 @@ def test_samples_are_test_images_of_every_class(port, small):
         assert small.class_names[small.test_labels[sample["index"]]] == sample["label"]
 
 
+def test_samples_are_drawn_once(port):
+    responses = {send(port, path="/v1/samples")[2] for _ in range(3)}
+    assert len(responses) == 1
+
+
 def test_samples_are_of_the_data_of_the_run_and_never_downloaded(fashion, small_folder, monkeypatch, tmp_path):
     run = open_pretrained()
     found = server.find_samples(run)

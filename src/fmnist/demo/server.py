@@ -93,6 +93,7 @@ def create_app(
     for error_type in HANDLED_ERRORS:
         app.add_exception_handler(error_type, error_response)
     bodies, workers = Bodies(limits), Workers(limits)
+    drawn = draw_samples(dataset) if dataset else []
 
     @app.post("/v1/classify", responses=CLASSIFY_RESPONSES, openapi_extra=PICTURE_BODY)
     async def classify(request: Request, steps: bool = False) -> JSONResponse:
@@ -129,8 +130,8 @@ def create_app(
 
     @app.get("/v1/samples")
     async def samples() -> list[Sample]:
-        """Draw a random test image of each class; none if the data set is not on this machine."""
-        return draw_samples(dataset) if dataset else []
+        """List a random test image of each class, drawn at the start; none if the data set is not on this machine."""
+        return drawn
 
     @app.get("/healthz")
     async def health() -> Health:
