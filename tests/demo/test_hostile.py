@@ -82,7 +82,7 @@ def drip(connection, content, seconds):
 
 
 SLOW = Limits(
-    head_seconds=0.4, send_seconds=0.4, receive_seconds=1, receive_grace_seconds=0.3, receive_bytes_per_second=1_000
+    head_seconds=0.4, send_seconds=0.4, receive_seconds=1, receive_grace_seconds=0.3, receive_bytes_per_second=200
 )
 
 
@@ -104,6 +104,17 @@ def test_slow_head_ends(slow_port, before):
         assert 0.3 < time.monotonic() - began < 10
     assert response.startswith(b"408 ")
     assert response.endswith(b'{"error": "the head did not arrive within 0.4 s"}')
+
+
+def test_rest_of_a_refused_request_is_ignored(slow_port, caplog):
+    caplog.set_level("INFO")
+    with connect(slow_port) as connection:
+        connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\n")
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 408 ")
+        connection.sendall(b"Content-Length: 0\r\n\r\n")
+        receive_all(connection)
+    assert send(slow_port)[0] == 200
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["new", "kept"])
@@ -134,6 +145,18 @@ def test_client_that_reads_no_responses_is_disconnected(slow_port):
         assert receive_all(connection).count(b"200 OK") < 300
 
 
+def test_client_that_reads_slowly_gets_all_responses():
+    with serving(FakeClassifier(), limits=Limits(send_seconds=1)) as port, connect(port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 400_000)
+        connection.sendall(799 * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        content = b""
+        while part := connection.recv(300_000):
+            content += part
+            time.sleep(0.05)
+    assert content.count(b"HTTP/1.1 200 OK") == 800
+
+
 def test_clients_that_read_no_responses_do_not_keep_others_out():
     with serving(FakeClassifier(), limits=Limits(max_connections=3)) as port, contextlib.ExitStack() as stack:
         for _ in range(5):
@@ -146,7 +169,7 @@ def test_clients_that_read_no_responses_do_not_keep_others_out():
 BODY_RATES = {
     "stops": (10, 60, 0.2, 0.8),
     "below the minimum rate": (100, 0.02, 0.3, 0.8),
-    "too long": (2_000, 0.001, 0.9, 8),
+    "too long": (2_000, 0.001, 0.9, 4),
 }
 
 
@@ -161,6 +184,7 @@ def test_slow_body_ends(slow_port, case):
         response = receive_all(connection)
         assert earliest < time.monotonic() - began < latest + 5
     assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in response.lower()
     assert re.search(rb'"only [\d,]+ bytes of the picture arrived within [\d.]+ s"', response)
     assert b"nosniff" in response
 
