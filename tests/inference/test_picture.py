@@ -248,6 +248,11 @@ def test_a_tiff_is_turned_upright_once():
     assert picture.read(encode(image, "TIFF", tiffinfo={EXIF_ORIENTATION: 6})).size == (40, 60)
 
 
+@pytest.mark.parametrize(("width", "height", "edge"), [(60, 40, 64), (100, 100, 2_048), (2_900, 2_900, 4_096)])
+def test_a_tiff_in_one_tile_is_read(width, height, edge):
+    assert picture.read(with_tile(width, height, edge)).width >= min(width, 640)
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -269,6 +274,26 @@ def with_directory(num_tags: int) -> bytes:
     content = encode(Image.new("L", (1_000, 1_000)), "TIFF")
     tags = b"".join(struct.pack("<HHLL", 60_000 + number % 5_000, 7, 1_000_000, 0) for number in range(num_tags))
     return content[:4] + struct.pack("<L", len(content)) + content[8:] + struct.pack("<H", num_tags) + tags
+
+
+def with_tag(content: bytes, tag: int, kind: int, value: int) -> bytes:
+    """Change the type and value of a tag of a little-endian TIFF."""
+    (start,) = struct.unpack_from("<L", content, 4)
+    at = next(at for at in range(start + 2, len(content), 12) if content[at : at + 2] == struct.pack("<H", tag))
+    return content[:at] + struct.pack("<HHLl", tag, kind, 1, value) + content[at + 12 :]
+
+
+def lzma_with_a_signed_number() -> bytes:
+    """Return a TIFF whose compression has a type that is not usual, but read by Pillow and libtiff."""
+    return with_tag(encode(Image.new("L", (60, 40)), "TIFF", compression="lzma"), 259, 9, 34_925)
+
+
+def with_tile(width: int, height: int, edge: int) -> bytes:
+    """Return a gray TIFF in one tile."""
+    pixels = zlib.compress(bytes(edge * edge), 9)
+    values = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1, 322: edge, 323: edge, 324: 8, 325: len(pixels)}
+    tags = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<L", 8 + len(pixels)) + pixels + struct.pack("<H", len(values)) + tags + bytes(4)
 
 
 def run_length_bmp() -> bytes:
@@ -295,6 +320,10 @@ HOSTILE = {
     "LZMA": (
         lambda: encode(Image.new("L", (60, 40)), "TIFF", compression="lzma"), "its compression is not supported",
     ),
+    "LZMA as a signed number": (lzma_with_a_signed_number, "its compression is not supported"),
+    "a tile much larger than the picture": (lambda: with_tile(100, 100, 8_192), "tiles are much larger"),
+    "tiles without pixels": (lambda: with_tag(with_tile(60, 40, 64), 322, 4, 0), "tiles without pixels"),
+    "tiles of negative size": (lambda: with_tag(with_tile(60, 40, 64), 322, 9, -64), "tiles without pixels"),
 }  # fmt: skip
 
 

@@ -35,12 +35,18 @@ TIFF_KEPT = {
     532,
 }  # fmt: skip
 """Tags of size, samples, compression, strips, tiles and colors."""
-TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+TIFF_INTEGERS = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l"}
+"""Number of each type that libtiff takes for a whole number, and its code in `struct`."""
+TIFF_OTHER_TYPES = {2, 5, 7, 10, 11, 12}
 TIFF_COMPRESSIONS = {1, 3, 4, 5, 7, 8, 32773, 32946, 50000}
 """None, fax, LZW, JPEG, deflate, PackBits, Zstandard: those that are decoded quickly."""
 TIFF_JPEG = 7
 MAX_TIFF_SAMPLES = 4
 """Per pixel. Pillow logs an error for more than it reads."""
+MAX_TILED_RATIO = 2
+"""Pixels of all tiles of a TIFF, relative to those of the picture: libtiff decodes tiles as a whole."""
+MIN_TILED_PIXELS = 2048**2
+"""So many are always allowed: a small picture may be in one usual tile."""
 HEIF_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\x00\x00[\x00\x01](?:..|....)\x00\x00)Exif", re.DOTALL)
 
 
@@ -201,29 +207,45 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
     values: dict[int, tuple[int, ...]] = {}
     for position in range(start + 2, start + 2 + 12 * num_entries, 12):
         tag, kind, count = struct.unpack_from(f"{order}HHL", content, position)
-        if tag not in TIFF_KEPT or tag in entries or kind not in TIFF_TYPE_BYTES:
+        if tag not in TIFF_KEPT or tag in entries or kind not in TIFF_INTEGERS.keys() | TIFF_OTHER_TYPES:
             continue
         if count > MAX_PARTS:
             raise StructureError(f"its tag {tag} has more than {MAX_PARTS:,} values")
         entries[tag] = content[position : position + 12]
-        if kind in {3, 4}:
-            at = position + 8
-            if count * TIFF_TYPE_BYTES[kind] > 4:
+        if kind in TIFF_INTEGERS:
+            code, at = f"{order}{count}{TIFF_INTEGERS[kind]}", position + 8
+            if struct.calcsize(code) > 4:
                 (at,) = struct.unpack_from(f"{order}L", content, at)
-            values[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'L'}", content, at)
+            values[tag] = struct.unpack_from(code, content, at)
+    _check_tiff(content, values)
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    padding = bytes(len(content) % 2)
+    header = content[:4] + struct.pack(f"{order}L", len(content) + len(padding))
+    return header + content[8:] + padding + directory, content
+
+
+def _check_tiff(content: bytes, values: dict[int, tuple[int, ...]]) -> None:
+    """Refuse a TIFF that would take long to decode.
+
+    Args:
+        content: the file.
+        values: tag to its whole numbers.
+    """
     if sum(values.get(279, ())) + sum(values.get(325, ())) > len(content):
         raise StructureError("its strips are longer than the file")
     if max(values.get(277, ()), default=1) > MAX_TIFF_SAMPLES:
         raise StructureError(f"it has more than {MAX_TIFF_SAMPLES} samples per pixel")
+    width, height, tile_width, tile_height = (max(values.get(tag, ()), default=1) for tag in (256, 257, 322, 323))
+    if min(tile_width, tile_height) < 1:
+        raise StructureError("it has tiles without pixels")
+    tiled_pixels = -(-width // tile_width) * tile_width * -(-height // tile_height) * tile_height
+    if tiled_pixels > max(MAX_TILED_RATIO * width * height, MIN_TILED_PIXELS):
+        raise StructureError("its tiles are much larger than the picture; save it again without tiles")
     compression = values.get(259, (1,))[:1]
     if not set(compression) <= TIFF_COMPRESSIONS:
         raise StructureError("its compression is not supported; save it again with another")
     if compression == (TIFF_JPEG,) and re.search(rb"\xff[\xc2\xc6\xca\xce]\0", content):
         raise StructureError("its compression, progressive JPEG, is not supported; save it again with another")
-    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
-    padding = bytes(len(content) % 2)
-    header = content[:4] + struct.pack(f"{order}L", len(content) + len(padding))
-    return header + content[8:] + padding + directory, content
 
 
 def _strip_bmp(content: bytes) -> tuple[bytes, bytes]:
