@@ -395,6 +395,50 @@ def test_an_open_file_is_read(tmp_path):
         picture.read(file)
 
 
+def test_the_image_of_the_caller_keeps_its_size():
+    image = Image.open(io.BytesIO(encode(Image.new("RGB", (4_000, 3_000)), "JPEG")))
+    assert picture.read(image).size == (1_000, 750)
+    assert image.size == (4_000, 3_000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_pixel_without_a_number_is_black_and_harms_no_other(value):
+    pixels = np.tile(np.linspace(0, 1, 60, dtype=np.float32), (40, 1))
+    intact = np.asarray(picture.read(Image.fromarray(pixels)))
+    pixels[5, 50] = value
+    decoded = np.asarray(picture.read(encode(Image.fromarray(pixels), "TIFF"))).copy()
+    assert decoded[5, 50] == 0
+    decoded[5, 50] = intact[5, 50]
+    np.testing.assert_array_equal(decoded, intact)
+
+
+class InParts(io.BytesIO):
+    """A file object that returns what has arrived, as a pipe."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 1_000))
+
+
+class Broken(io.BytesIO):
+    """A file object whose source fails."""
+
+    def read(self, size=-1):
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+def test_a_file_object_that_returns_parts_is_read_to_its_end():
+    assert picture.read(InParts(VALID_JPEG)).size == (420, 400)
+
+
+def test_a_file_object_with_too_many_bytes_is_refused(monkeypatch):
+    monkeypatch.setattr(picture, "MAX_BYTES", len(VALID_JPEG) - 1)
+    for source in (io.BytesIO(VALID_JPEG), InParts(VALID_JPEG)):
+        with pytest.raises(FmnistError, match=r"picture has over .* bytes; expected at most that many"):
+            picture.read(source)
+    monkeypatch.setattr(picture, "MAX_BYTES", len(VALID_JPEG))
+    assert picture.read(InParts(VALID_JPEG)).size == (420, 400)
+
+
 INVALID_SOURCES = {
     "floats": (np.zeros((28, 28)), r"float64 of shape \(28, 28\); expected uint8 .*scale it to 0 to 255"),
     "integers": (np.zeros((28, 28), int), "int64 of shape"),
@@ -405,6 +449,7 @@ INVALID_SOURCES = {
     "a small array": (np.zeros((20, 28), np.uint8), "28x20 pixels; expected at least 28 each way"),
     "a text file": (io.StringIO("text"), "returns text; open it for reading bytes"),
     "an empty file": (io.BytesIO(), "is empty"),
+    "a source that fails": (Broken(), r"cannot be read \(EOFError: Compressed file ended"),
     "an empty path": ("", "is a folder|is missing"),
     "a path with a null byte": ("a\0b", "cannot be read"),
 }

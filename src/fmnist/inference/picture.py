@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, one_line
 from fmnist.files import read_bounded
 from fmnist.inference.metadata import StructureError, read_orientation, strip_metadata
 from fmnist.inference.picture_formats import EXPECTED, UNREADABLE_PICTURES, describe, identify
@@ -103,7 +103,7 @@ def _decode(content: bytes, name: str) -> Image.Image:
     with _errors_in_one_line(name):
         stripped, exif = strip_metadata(content, format_name)
         with _open(stripped, format_name) as picture:
-            return _normalize(picture, name, exif)
+            return _normalize(picture, name, exif, may_draft=True)
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -121,13 +121,22 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     )
 
 
-def _normalize(picture: Image.Image, name: str, exif: bytes = b"") -> Image.Image:
-    """Check the size of a picture, decode it, reduce it if it is large, convert its mode, and turn it upright."""
+def _normalize(picture: Image.Image, name: str, exif: bytes = b"", *, may_draft: bool = False) -> Image.Image:
+    """Check the size of a picture, decode it, reduce it if it is large, convert its mode, and turn it upright.
+
+    Args:
+        picture: may not be decoded yet.
+        name: for error messages.
+        exif: data that are not in the picture.
+        may_draft: whether the picture itself may become smaller. A caller's picture may not.
+    """
     _check_size(picture, name)
     is_large = picture.width * picture.height > LARGE_PIXELS
     with _errors_in_one_line(name), _large_lock if is_large else contextlib.nullcontext():
         factor = _reduction(picture)
-        if factor > 1:  # a JPEG can be decoded at a fraction of its size, which takes a fraction of the time
+        if (
+            may_draft and factor > 1
+        ):  # a JPEG can be decoded at a fraction of its size, which takes a fraction of the time
             picture.draft(None, (picture.width // factor, picture.height // factor))
         picture.load()
         # WebP hands its EXIF data over unread. AVIF and HEIC have their orientation from the container.
@@ -159,15 +168,19 @@ def _errors_in_one_line(name: str) -> Iterator[None]:
 
 
 def _read_file_object(source: IO[bytes], name: str) -> bytes:
-    try:
-        content = source.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a file that is closed
-        raise FmnistError(f"{name} cannot be read ({error})") from error
-    if not isinstance(content, bytes):
-        raise FmnistError(f"{name} is a file object that returns text; open it for reading bytes, mode 'rb'")
-    if len(content) > MAX_BYTES:
-        raise FmnistError(f"{name} has over {MAX_BYTES:,} bytes; expected at most that many")
-    return content
+    content = bytearray()
+    while len(content) <= MAX_BYTES:
+        try:
+            part = source.read(MAX_BYTES + 1 - len(content))
+        except Exception as error:  # of a closed file, a damaged archive, a connection
+            raise FmnistError(f"{name} cannot be read ({one_line(error)})") from error
+        if not isinstance(part, bytes):
+            found = "text" if isinstance(part, str) else f"a {type(part).__name__}"
+            raise FmnistError(f"{name} is a file object that returns {found}; open it for reading bytes, mode 'rb'")
+        if not part:
+            return bytes(content)
+        content += part  # a pipe or a connection returns what has arrived
+    raise FmnistError(f"{name} has over {MAX_BYTES:,} bytes; expected at most that many")
 
 
 def _register_heif(name: str) -> None:
@@ -222,9 +235,10 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 
     Some programs store 0 to 255, or 0 to 1, in files that could hold more.
     """
+    values = np.nan_to_num(values, posinf=0, neginf=0)  # what was not measured
     largest = values.max()
     if largest > 255:
         return (np.clip(values, 0, 65_535).astype(np.uint16) >> 8).astype(np.uint8)
     if values.dtype.kind == "f" and largest <= 1:
         values = 255 * values
-    return np.clip(np.nan_to_num(values), 0, 255).astype(np.uint8)
+    return np.clip(values, 0, 255).astype(np.uint8)
