@@ -236,6 +236,12 @@ def test_a_photo_of_few_pixels_has_a_problem(fashion):
     assert photo.convert(Image.fromarray(tinted).resize((280, 280))).problem is None
 
 
+def test_no_enlarged_image_is_said_to_have_few_pixels(fashion):
+    """A larger copy of the file would not help."""
+    on_white = large(255 - fashion.train_images[0], 10, Image.Resampling.BICUBIC)
+    assert photo.convert(on_white).problem == "too few details; a sharper or larger photo would help"
+
+
 def test_an_empty_image_on_white_has_a_problem():
     assert photo.convert(Image.new("L", (28, 28), 255)).problem == photo.NOTHING_FOUND
 

@@ -225,7 +225,7 @@ class Classifier:
         (confidence,) = rule.confidence(outputs["probabilities"], outputs["features"])
         if problem == photo.NOTHING_FOUND:
             confidence = 0.0
-        # A product shot of so few pixels has lost what distinguishes similar classes, so it needs twice the certainty.
+        # So few pixels may have lost what distinguishes similar classes: the confidence must come halfway to 1.
         threshold = (1 + rule.threshold) / 2 if problem == photo.FEW_PIXELS else rule.threshold
         if confidence >= threshold:
             return float(confidence), True, None

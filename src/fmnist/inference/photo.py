@@ -41,7 +41,7 @@ MAX_BORDER_SHARE = 0.15
 
 NOTHING_FOUND = "nothing found in the picture"
 TOUCHES_BORDER = "touches the border"
-FEW_PIXELS = "so few pixels show little; a larger picture would help"
+FEW_PIXELS = "too few details; a sharper or larger photo would help"
 
 
 @dataclass(frozen=True)

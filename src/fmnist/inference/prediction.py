@@ -30,7 +30,10 @@ class Prediction(ClassProbability, frozen=True, kw_only=True):
     ]
     accepted: Annotated[
         bool | None,
-        Meta(description="Whether the confidence reaches the model's threshold; null without a rejection rule."),
+        Meta(
+            description="Whether the confidence reaches the model's threshold or, for a picture of too few details, "
+            "halfway from it to 1; null without a rejection rule."
+        ),
     ]
     reason: Annotated[str | None, Meta(description="Why the prediction was not accepted, in words; null otherwise.")]
     model: Annotated[str, Meta(description="Name of the model.")]
