@@ -59,10 +59,15 @@ def recover(picture: Image.Image) -> np.ndarray | None:
 
 def find_ground(pixels: np.ndarray) -> Literal["black", "white"] | None:
     """Return the color of the ground of an image, (height, width) uint8; None if its border is neither."""
-    border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-    if (border <= DARK).mean() >= MIN_GROUND_SHARE:
+    outermost = border(pixels)
+    if (outermost <= DARK).mean() >= MIN_GROUND_SHARE:
         return "black"
-    return "white" if (border >= LIGHT).mean() >= MIN_GROUND_SHARE else None
+    return "white" if (outermost >= LIGHT).mean() >= MIN_GROUND_SHARE else None
+
+
+def border(values: np.ndarray) -> np.ndarray:
+    """Return the outermost pixels as a vector."""
+    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
 
 
 def _is_gray(picture: Image.Image) -> bool:

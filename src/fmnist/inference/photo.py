@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
-from fmnist.inference.dataset_image import LIGHT, find_ground, recover
+from fmnist.inference.dataset_image import LIGHT, border, find_ground, recover
 
 Kind = Literal["image", "product shot", "photo"]
 """What a picture is: an image in the format of the data set, a garment on a plain bright ground, or any other photo."""
@@ -120,7 +120,8 @@ def _negate(picture: Image.Image, pixels: np.ndarray) -> Conversion:
 
     `picture` is the first of the steps.
     """
-    ground = np.median(_border(pixels)[_border(pixels) >= LIGHT])
+    outermost = border(pixels)
+    ground = np.median(outermost[outermost >= LIGHT])
     negative = np.clip(ground - pixels, 0, 255)
     mask = negative > 255 * BACKGROUND_TOLERANCE
     problem = FEW_PIXELS if mask.mean() >= MIN_GARMENT_SHARE else NOTHING_FOUND
@@ -130,12 +131,8 @@ def _negate(picture: Image.Image, pixels: np.ndarray) -> Conversion:
     if max(rows.stop - rows.start, columns.stop - columns.start) >= MIN_FILLING_EDGE:
         rows = columns = slice(0, IMAGE_SIZE)
     garment = Image.fromarray(np.where(mask, negative, 0)[rows, columns].astype(np.float32))
-    scale = IMAGE_SIZE / max(garment.size)
-    size = max(1, round(garment.width * scale)), max(1, round(garment.height * scale))
-    image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    top, left = (IMAGE_SIZE - size[1] + 1) // 2, (IMAGE_SIZE - size[0] + 1) // 2
-    image[top : top + size[1], left : left + size[0]] = np.asarray(garment.resize(size, Image.Resampling.BICUBIC))
-    negated = np.round(np.clip(image * (255 / max(image.max(), 1)), 0, 255)).astype(np.uint8)
+    size = _final_size(garment.width, garment.height)
+    negated = _center(np.asarray(garment.resize(size, Image.Resampling.BICUBIC)))
     steps = _steps(picture, mask, pixels[rows, columns], negated)
     return Conversion(negated, steps, "product shot", problem)
 
@@ -154,7 +151,7 @@ def _segment(picture: Image.Image) -> Conversion:
         problem, mask = NOTHING_FOUND, np.ones_like(mask)
     elif max(picture.size) < 2 * IMAGE_SIZE:
         problem = FEW_PIXELS
-    elif _border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
+    elif border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
         problem = TOUCHES_BORDER
     rows, columns = _bounding_box(mask)
     pixels = render(colors[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
@@ -198,12 +195,11 @@ def render(colors: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.nd
     import cv2
 
     height, width = mask.shape
-    scale = IMAGE_SIZE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = _final_size(width, height)
     coverage = mask.astype(np.float32)
     negative = np.where(mask, 255 - cv2.cvtColor(colors, cv2.COLOR_RGB2GRAY), 0).astype(np.float32)
     if not is_product_shot:
-        sigma = SMOOTHING_SIGMA / scale
+        sigma = SMOOTHING_SIGMA * max(height, width) / IMAGE_SIZE
         # Pixels at the edge mix garment and background. They only count where the garment is too thin to have others.
         inner = cv2.erode(coverage, np.ones((5, 5)), borderType=cv2.BORDER_CONSTANT, borderValue=0) + 0.01 * coverage
         weights = np.maximum(cv2.GaussianBlur(inner, (0, 0), sigma), 1e-4)
@@ -212,10 +208,22 @@ def render(colors: np.ndarray, mask: np.ndarray, is_product_shot: bool) -> np.nd
     if is_product_shot:
         small = 2 * small - cv2.GaussianBlur(small, (3, 3), 1.0, borderType=cv2.BORDER_REPLICATE)
     is_garment = cv2.resize(coverage, size, interpolation=cv2.INTER_AREA) > (0.1 if is_product_shot else 0.5)
-    top, left = (IMAGE_SIZE - size[1] + 1) // 2, (IMAGE_SIZE - size[0] + 1) // 2
+    return _center(np.where(is_garment, np.clip(small, 1, 255), 0))
+
+
+def _final_size(width: int, height: int) -> tuple[int, int]:
+    """Return width and height of a garment whose longest edge becomes 28."""
+    scale = IMAGE_SIZE / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _center(values: np.ndarray) -> np.ndarray:
+    """Center a garment on a black square, (28, 28) uint8, and stretch it to 255."""
+    height, width = values.shape
+    top, left = (IMAGE_SIZE - height + 1) // 2, (IMAGE_SIZE - width + 1) // 2
     image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    image[top : top + size[1], left : left + size[0]] = np.where(is_garment, np.clip(small, 1, 255), 0)
-    return np.round(image * (255 / max(image.max(), 1))).astype(np.uint8)
+    image[top : top + height, left : left + width] = values
+    return np.round(np.clip(image * (255 / max(image.max(), 1)), 0, 255)).astype(np.uint8)
 
 
 def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image:
@@ -242,7 +250,7 @@ def _mask_on_plain_background(colors: np.ndarray) -> np.ndarray | None:
     """Return the mask of pixels that differ from the first corner's color, or None if the background is not plain."""
     difference = np.abs(colors.astype(np.int16) - colors[0, 0]).max(axis=2)
     mask = difference > 255 * BACKGROUND_TOLERANCE
-    return None if _border(mask).mean() > MAX_BORDER_SHARE else mask
+    return None if border(mask).mean() > MAX_BORDER_SHARE else mask
 
 
 def _grabcut(colors: np.ndarray) -> np.ndarray:
@@ -282,11 +290,6 @@ def _clean(mask: np.ndarray) -> np.ndarray:
     is_kept = (areas > 0.35 * areas[best]) & (distances < 0.35)
     is_kept[best] = True
     return np.concatenate([[False], is_kept])[labels]
-
-
-def _border(values: np.ndarray) -> np.ndarray:
-    """Return the outermost pixels as a vector."""
-    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
