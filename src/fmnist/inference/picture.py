@@ -134,9 +134,8 @@ def _normalize(picture: Image.Image, name: str, exif: bytes = b"", *, may_draft:
     is_large = picture.width * picture.height > LARGE_PIXELS
     with _errors_in_one_line(name), _large_lock if is_large else contextlib.nullcontext():
         factor = _reduction(picture)
-        if (
-            may_draft and factor > 1
-        ):  # a JPEG can be decoded at a fraction of its size, which takes a fraction of the time
+        # A JPEG can be decoded at a fraction of its size, which takes a fraction of the time.
+        if may_draft and factor > 1:
             picture.draft(None, (picture.width // factor, picture.height // factor))
         picture.load()
         # WebP hands its EXIF data over unread. AVIF and HEIC have their orientation from the container.
