@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from fmnist.errors import FmnistError
 from fmnist.inference import photo, picture
@@ -296,6 +296,16 @@ def with_tile(width: int, height: int, edge: int) -> bytes:
     return b"II*\0" + struct.pack("<L", 8 + len(pixels)) + pixels + struct.pack("<H", len(values)) + tags + bytes(4)
 
 
+def more_scans(edge: int, number: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG."""
+    content = encode(Image.new("RGB", (edge, edge), "gray"), "JPEG", progressive=True)
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * number + content[-2:]
+
+
+def small_tiff(tag: int, value: int) -> bytes:
+    return with_tag(encode(Image.new("RGB", (60, 40)), "TIFF"), tag, 4, value)
+
+
 def run_length_bmp() -> bytes:
     content = encode(Image.new("P", (1_000, 1_000)), "BMP")
     return content[:30] + b"\1\0\0\0" + content[34:]
@@ -320,6 +330,10 @@ HOSTILE = {
     "LZMA": (
         lambda: encode(Image.new("L", (60, 40)), "TIFF", compression="lzma"), "its compression is not supported",
     ),
+    "scans of a small picture": (lambda: more_scans(60, 120), "too many scans for its size, 101 or more"),
+    "scans of a large picture": (lambda: more_scans(4_000, 60), "too many scans for its size"),
+    "strips longer than the file": (lambda: small_tiff(279, 10_000_000), "its strips are longer than the file"),
+    "samples": (lambda: small_tiff(277, 5), "more than 4 samples per pixel"),
     "LZMA as a signed number": (lzma_with_a_signed_number, "its compression is not supported"),
     "a tile much larger than the picture": (lambda: with_tile(100, 100, 8_192), "tiles are much larger"),
     "tiles without pixels": (lambda: with_tag(with_tile(60, 40, 64), 322, 4, 0), "tiles without pixels"),
@@ -339,6 +353,40 @@ def test_hostile_files_take_less_than_a_second(case):
     else:
         assert picture.read(content, "upload").size == (420, 400)
     assert time.thread_time() - started < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation):
+    pixels = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60).astype(np.uint8)
+    data = Image.Exif()
+    data[EXIF_ORIENTATION] = orientation
+    image = Image.open(io.BytesIO(encode(Image.fromarray(pixels), "PNG", exif=data)))
+    upright = np.asarray(picture.read(encode(Image.fromarray(pixels), "PNG", exif=data)))
+    np.testing.assert_array_equal(upright, np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_the_first_exif_data_count():
+    content = encode(Image.new("L", (60, 40)), "PNG")
+    both = chunk(b"eXIf", exif(ORIENTED)[6:]) + chunk(b"eXIf", exif()[6:])
+    assert picture.read(content[:33] + both + content[33:]).size == (40, 60)
+
+
+def test_a_gif_keeps_its_transparency():
+    image = Image.new("P", (60, 40))
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.paste(1, (20, 10, 40, 30))
+    assert picture.read(encode(image, "GIF", transparency=0)).mode == "RGBA"
+
+
+def test_sixteen_bits_are_limited_by_their_bytes():
+    content = encode(Image.new("RGBA", (28, 28)), "PNG")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4_800, 4_800, 16, 6, 0, 0, 0))
+    with pytest.raises(FmnistError, match="4800x4800 pixels of 16 bits; expected at most 18 megapixels"):
+        picture.read(content[:8] + header + content[33:])
+
+
+def test_a_long_and_narrow_picture_is_reduced():
+    assert picture.read(encode(Image.new("L", (40_000, 600)), "PNG")).size == (20_000, 300)
 
 
 def test_fifty_megapixels_are_read_as_jpeg():
