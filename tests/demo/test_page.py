@@ -319,7 +319,7 @@ VERDICTS = {
     "accepted": ((0.91, True, None), ["Prediction", "Coat, 52.0 %", "Confidence 0.910."]),
     "not accepted": (
         (0.31, False, REASON),
-        ["Not sure", "Between Coat and Shirt. Most likely Coat, 52.0 %. Confidence 0.310 is below the threshold."],
+        ["Not sure", "Between Coat and Shirt. Most likely Coat, 52.0 %. Confidence 0.310 is too low."],
     ),
     "nothing found": ((0.0, False, "nothing found in the picture"), ["What would help: ", "plain background", "light"]),
     "cut off": ((0.2, False, "touches the border"), ["What would help: ", "the whole garment is in the picture"]),
