@@ -40,6 +40,18 @@ HINT = "restore it or use another folder"
 GZIP, BZIP2, XZ, ZIP = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\3\4"
 """What compressed files begin with. The suffix of a name says little: browsers unpack, and keep it or not."""
 
+DECOMPRESSION_ERRORS = (
+    EOFError,
+    OSError,  # gzip and bz2
+    RuntimeError,  # zipfile: an encrypted archive or, as NotImplementedError, one with a feature that it lacks
+    IndexError,  # zipfile: a file without a name
+    ValueError,  # zipfile: wrong offsets
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What Python's modules raise for damaged files."""
+
 
 class DamagedFileError(FmnistError):
     """A file that can never be used as it is, unlike one that is missing or not readable at the moment."""
@@ -117,9 +129,7 @@ def open_content(path: Path) -> Iterator[BinaryIO]:
             yield stored
     except EOFError as error:
         raise DamagedFileError(f"{path} is truncated: its {_compression(start)} stream is incomplete") from error
-    except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise DamagedFileError(f"{path} is damaged or not a {_compression(start)} file ({error})") from error
-    except OSError as error:  # gzip.BadGzipFile, and bz2 has no exception of its own
+    except DECOMPRESSION_ERRORS as error:
         raise DamagedFileError(f"{path} is damaged or not a {_compression(start)} file ({error})") from error
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -13,7 +14,15 @@ import numpy as np
 
 from fmnist.config import IMAGE_SIZE
 from fmnist.data.blocks import Block, kind_of, part_of
-from fmnist.data.formats import HINT, MAX_CONTENT_BYTES, MAX_DEFLATE_RATIO, MAX_IMAGES, DamagedFileError, open_content
+from fmnist.data.formats import (
+    DECOMPRESSION_ERRORS,
+    HINT,
+    MAX_CONTENT_BYTES,
+    MAX_DEFLATE_RATIO,
+    MAX_IMAGES,
+    DamagedFileError,
+    open_content,
+)
 from fmnist.data.pictures import read_picture
 from fmnist.errors import FmnistError, one_line
 
@@ -136,7 +145,7 @@ def read_npz(path: Path) -> Blocks:
                     with archive.open(member) as file:
                         size = min(member.file_size, member.compress_size * MAX_DEFLATE_RATIO + 1_000)
                         found[part_of(name), kind] = read_array(f"{path} ({name})", file, size)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except DECOMPRESSION_ERRORS as error:
         raise DamagedFileError(f"{path} is damaged or not an npz file ({one_line(error)}); {HINT}") from error
     parts = dict.fromkeys(part for part, _ in found)
     if not found or any((part, kind) not in found for part in parts for kind in ("images", "labels")):
@@ -151,18 +160,8 @@ def read_npz(path: Path) -> Blocks:
 
 def read_single_array(path: Path) -> np.ndarray:
     """Read an npy file, or an npz file of one array. Errors as in `read_npz`."""
-    if not zipfile.is_zipfile(path):
-        with open_content(path) as file:
-            return read_array(str(path), file, MAX_CONTENT_BYTES)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (member,) = archive.infolist()
-            with archive.open(member) as content:
-                return read_array(str(path), content, member.compress_size * MAX_DEFLATE_RATIO + 1_000)
-    except ValueError as error:
-        raise FmnistError(f"{path} has several arrays; expected one") from error
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DamagedFileError(f"{path} is damaged or not an npz file ({one_line(error)}); {HINT}") from error
+    with open_content(path) as file:
+        return read_array(str(path), file, MAX_CONTENT_BYTES)
 
 
 def read_array(name: str, file: Any, max_bytes: int) -> np.ndarray:
@@ -174,13 +173,13 @@ def read_array(name: str, file: Any, max_bytes: int) -> np.ndarray:
         if dtype.hasobject:
             raise FmnistError(f"{name} contains Python objects; expected numbers, so store images of equal size")
         size = math.prod(shape) * dtype.itemsize
-        if size > min(max_bytes, MAX_CONTENT_BYTES):
+        if not 0 <= size <= min(max_bytes, MAX_CONTENT_BYTES):
             raise FmnistError(f"{name} declares {size:,} bytes, more than it can hold or than a data set has")
         content = file.read(size)
         if len(content) < size:
             raise DamagedFileError(f"{name} is truncated; {HINT}")
         return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
-    except (ValueError, SyntaxError, TypeError) as error:
+    except (ValueError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise DamagedFileError(f"{name} is damaged or no array of numbers ({one_line(error)}); {HINT}") from error
 
 
