@@ -1,6 +1,7 @@
 """Data sets in the names, types, compressions and containers that people have."""
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -206,6 +207,10 @@ CSV = {
     "without column names": {"header": None},
     "semicolons": {"delimiter": ";"},
     "Windows' line ends": {"end": "\r\n"},
+    "blank lines": {"end": "\n \n"},
+    "columns counted from 0": {"header": ",".join(["label", *map(str, range(784))])},
+    "columns counted from 1": {"header": ",".join(["label", *map(str, range(1, 785))])},
+    "columns without names": {"header": ",".join(map(str, range(785)))},
 }
 
 
@@ -220,14 +225,19 @@ def test_pair_of_csv_files(tmp_path, case, compress):
     assert_is_the_data(fmnist.load(tmp_path / f"fashion-mnist_train.csv{suffix}"))
 
 
-def test_csv_with_the_label_in_the_last_column_and_names(tmp_path):
-    names = np.array(["square", "circle", "star"])
-    header = ",".join([*(f"pixel{i}" for i in range(784)), "class"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_csv_with_names_of_the_classes(tmp_path, is_last):
+    names = np.array(["square", "circle, or disk", "star"])
+    columns = [*(f"pixel{i}" for i in range(784))]
     for part, (images, labels) in (("train", TRAIN), ("test", TEST)):
-        rows = [",".join(map(str, [*image.ravel(), names[label]])) for image, label in zip(images, labels, strict=True)]
-        (tmp_path / f"{part}.csv").write_text("\n".join([header, *rows]))
+        with (tmp_path / f"{part}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*columns, "class"] if is_last else ["class", *columns])
+            for pixels, label in zip(images.reshape(-1, 784).tolist(), names[labels], strict=True):
+                writer.writerow([*pixels, label] if is_last else [label, *pixels])
     dataset = fmnist.load(tmp_path)
-    assert dataset.class_names == ("circle", "square", "star")
+    assert dataset.class_names == ("circle, or disk", "square", "star")
+    np.testing.assert_array_equal(dataset.train_images, TRAIN[0])
     assert [dataset.class_names[label] for label in dataset.train_labels] == names[TRAIN[1]].tolist()
 
 
@@ -244,7 +254,12 @@ INVALID_CSV = {
     "empty": ("", "has 0 columns; expected"),
     "only column names": (csv_text(TRAIN[0][:0], ()), "contains no images"),
     "a text as pixel": (csv_text(*TRAIN).replace("\n1,", "\n1,x", 1), "could not convert string"),
-    "a missing pixel": (csv_text(*TRAIN)[:-5] + "\n", "columns changed"),
+    "a missing pixel": (csv_text(*TRAIN).rpartition(",")[0], "train.csv, line 13, has 784 columns; expected 785"),
+    "a missing pixel, no header": (csv_text(*TRAIN, None).rpartition(",")[0], "line 12, has 784 columns"),
+    "a cut line": (csv_text(*TRAIN) + "2", "line 14, has 1 columns; expected 785"),
+    "an open quote": (csv_text(*TRAIN).replace("\n1,", '\n"1,', 1), "line 3, has 1 columns; expected 785"),
+    "old Macs' line ends": (csv_text(*TRAIN, end="\r"), "has carriage returns for line ends"),
+    "old Macs' line ends in short": (csv_text(*TRAIN, None, end="\r")[:5_000], "has carriage returns for line ends"),
     "a large pixel": (csv_text(TRAIN[0] + np.int16(9), TRAIN[1]), "int16 images from 9 to 264; expected uint8"),
     "fractions": (csv_text(TRAIN[0] / 255, TRAIN[1]), r"float32 images from 0 to 1; .*: \(255 \* images\)"),
     "a line without end": ("label" + "," * 10**5, "a line of more than 32,768 bytes"),

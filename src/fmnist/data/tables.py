@@ -30,6 +30,9 @@ Blocks = dict[str | None, Block]
 """The blocks of a file by part; None is the part that the name of the file says, if any."""
 
 NUM_PIXELS = IMAGE_SIZE**2
+NUM_COLUMNS = 1 + NUM_PIXELS
+COUNTED = [[str(last - 1), str(last)] for last in (NUM_PIXELS - 1, NUM_PIXELS)]
+"""Names of the last two pixels where they are numbers, which no pixels are."""
 MAX_LINE_BYTES = 2**15
 """Of a csv file: 784 numbers of 40 characters."""
 ROWS_AT_ONCE = 5_000
@@ -49,25 +52,26 @@ def read_csv(path: Path) -> Blocks:
         lines = _lines(path, file)
         first = next(lines, "")
         delimiter = max(",;\t", key=first.count)
-        header = next(csv.reader([first], delimiter=delimiter), [])
-        if len(header) != NUM_PIXELS + 1:
+        # Line by line, because a quote that is never closed would take the rest of the file.
+        rows = (next(csv.reader([line], delimiter=delimiter), []) for line in chain([first], lines))
+        header = next(rows)
+        if len(header) != NUM_COLUMNS:
             without = ": there is no label" if len(header) == NUM_PIXELS else ""
             raise FmnistError(
                 f"{path} has {len(header)} columns{without}; expected a label and {NUM_PIXELS} pixels ({IMAGE_SIZE}x"
                 f"{IMAGE_SIZE})"
             )
-        has_header = not _is_number(header[-1]) or not _is_number(header[1])
-        is_last = has_header and header[-1].strip().lower() in LABEL_COLUMNS
+        has_header = _is_header(header)
+        label_column = -1 if has_header and header[-1].strip().lower() in LABEL_COLUMNS else 0
         labels: list[str] = []
 
         def pixels() -> Iterator[str]:
-            for line in lines if has_header else chain([first], lines):
-                if line.strip():
-                    row, _, label = line.rstrip("\r\n").rpartition(delimiter)
-                    if not is_last:
-                        label, _, row = line.partition(delimiter)
-                    labels.append(label.strip().strip('"'))
-                    yield row
+            for number, row in enumerate(rows if has_header else chain([header], rows), 1 + has_header):
+                if len(row) == NUM_COLUMNS:
+                    labels.append(row.pop(label_column).strip())
+                    yield delimiter.join(row)
+                elif "".join(row).strip():
+                    raise FmnistError(f"{path}, line {number}, has {len(row)} columns; expected {NUM_COLUMNS}; {HINT}")
 
         images = _parse_pixels(path, pixels(), delimiter)
     return {None: Block(images, parse_text_labels(labels), str(path))}
@@ -76,6 +80,8 @@ def read_csv(path: Path) -> Blocks:
 def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
     encoding = "utf-8-sig"
     while line := file.readline(MAX_LINE_BYTES + 1):
+        if b"\r" in line.rstrip(b"\r\n"):
+            raise FmnistError(f"{path} has carriage returns for line ends, as on old Macs; save it with others")
         if len(line) > MAX_LINE_BYTES:
             raise FmnistError(f"{path} has a line of more than {MAX_LINE_BYTES:,} bytes; expected a csv file")
         try:
@@ -83,6 +89,11 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise FmnistError(f"{path} is no text in UTF-8 ({error}); save it as csv in UTF-8") from error
         encoding = "utf-8"
+
+
+def _is_header(row: list[str]) -> bool:
+    """Check whether a row names the columns. Pixels may have numbers: pandas counts columns without names."""
+    return not (_is_number(row[1]) and _is_number(row[-1])) or row[-2:] in COUNTED
 
 
 def _is_number(text: str) -> bool:
@@ -98,11 +109,9 @@ def _parse_pixels(path: Path, rows: Iterator[str], delimiter: str) -> np.ndarray
     num_rows = 0
     while block := list(islice(rows, ROWS_AT_ONCE)):
         try:
-            values = np.loadtxt(block, np.float32, delimiter=delimiter, ndmin=2, quotechar='"', comments=None)
+            values = np.loadtxt(block, np.float32, delimiter=delimiter, ndmin=2, comments=None)
         except ValueError as error:
             raise FmnistError(f"{path}, after {num_rows} images: {one_line(error)}; {HINT}") from error
-        if values.shape != (len(block), NUM_PIXELS):
-            raise FmnistError(f"{path} has rows of {values.shape[1]} pixels; expected {NUM_PIXELS}")
         num_rows += len(block)
         if num_rows > MAX_IMAGES:
             raise FmnistError(f"{path} has more than {MAX_IMAGES:,} images; expected fewer")
