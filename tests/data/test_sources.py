@@ -146,6 +146,8 @@ AMBIGUOUS = {
     "one-hot labels of eight": (TRAIN[0], np.eye(8, dtype=np.int32)[TRAIN[1]], r"int32 labels of shape .*argmax"),
     "fractions as labels": (TRAIN[0], TRAIN[1] + np.float32(0.5), "float32 labels that are no whole numbers"),
     "NaN as label": (TRAIN[0], np.full(12, np.nan, np.float32), "float32 labels that are no whole numbers"),
+    "infinity as label": (TRAIN[0], np.full(12, np.inf), "float64 labels that are no whole numbers"),
+    "a large float as label": (TRAIN[0], np.full(12, 1e30), "contains the label 10000000000"),
     "a negative label": (TRAIN[0], TRAIN[1].astype(np.int32) - 1, "contains the label -1; expected 0 to 99"),
     "label 100": (TRAIN[0], TRAIN[1] + np.uint8(98), "contains the label 100; expected 0 to 99"),
 }
@@ -257,6 +259,8 @@ INVALID_CSV = {
     "a missing pixel": (csv_text(*TRAIN).rpartition(",")[0], "train.csv, line 13, has 784 columns; expected 785"),
     "a missing pixel, no header": (csv_text(*TRAIN, None).rpartition(",")[0], "line 12, has 784 columns"),
     "a cut line": (csv_text(*TRAIN) + "2", "line 14, has 1 columns; expected 785"),
+    "an infinite label": (csv_text(*TRAIN).replace("\n1,", "\ninf,"), "float64 labels that are no whole numbers"),
+    "a large label": (csv_text(*TRAIN).replace("\n1,", "\n1e30,"), "contains the label 10000000000000000"),
     "an open quote": (csv_text(*TRAIN).replace("\n1,", '\n"1,', 1), "line 3, has 1 columns; expected 785"),
     "old Macs' line ends": (csv_text(*TRAIN, end="\r"), "has carriage returns for line ends"),
     "old Macs' line ends in short": (csv_text(*TRAIN, None, end="\r")[:5_000], "has carriage returns for line ends"),

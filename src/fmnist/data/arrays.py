@@ -74,7 +74,7 @@ def as_labels(labels: Any, name: str) -> np.ndarray:
         labels = _only_column(labels, name)
     if labels.ndim != 1:
         raise FmnistError(f"{name} contains labels of shape {labels.shape}; expected one label for each image, (n,)")
-    if labels.dtype.kind == "f" and not (labels == np.floor(labels)).all():  # NaN is refused too
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.floor(labels))).all():
         raise FmnistError(f"{name} contains {labels.dtype.name} labels that are no whole numbers; expected integers")
     out_of_range = labels[(labels < 0) | (labels >= MAX_CLASSES)]
     if len(out_of_range):

@@ -128,7 +128,8 @@ def parse_text_labels(labels: list[str]) -> np.ndarray:
         numbers = values.astype(np.float64)
     except ValueError:
         return values
-    return numbers.astype(np.int64) if (numbers == np.floor(numbers)).all() else numbers
+    is_whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**63)
+    return numbers.astype(np.int64) if is_whole.all() else numbers
 
 
 def read_npz(path: Path) -> Blocks:
