@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +168,12 @@ def test_a_user_without_a_home_directory_has_a_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert download.keras_folder().is_absolute()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_can_be_the_home_of_keras(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", ".")
+    assert download.keras_folder() == Path("datasets", "fashion-mnist")
 
 
 def test_download_without_requests_names_the_extra(only_keras_download, monkeypatch):

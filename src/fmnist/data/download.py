@@ -43,7 +43,7 @@ CHUNK_BYTES = 2**16
 def keras_folder() -> Path:
     """Return the folder where `keras.datasets.fashion_mnist.load_data()` looks, following Keras' rules."""
     base = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
-    if base.parts[0] != "~":  # which is left where the user has no home directory
+    if base.parts[:1] != ("~",):  # which is left where the user has no home directory
         try:
             base.mkdir(parents=True, exist_ok=True)
         except OSError as error:
