@@ -1,5 +1,6 @@
 """Progress of a training: the live figure in a notebook and the progress bar in a terminal."""
 
+import builtins
 import io
 import logging
 
@@ -10,7 +11,6 @@ from rich.console import Console
 
 from fmnist import curves
 from fmnist.config import PRESETS
-from fmnist.training import progress
 from fmnist.training.progress import LiveCurves, ProgressBar, watch
 
 LOGS = {"loss": 0.5, "accuracy": 0.9, "precision": 0.95, "recall": 0.85}
@@ -53,19 +53,6 @@ def test_epochs_on_hard_examples_are_marked(config, expected, monkeypatch):
     assert [arguments[1] for arguments in drawn] == [expected]
 
 
-@pytest.mark.parametrize(("callbacks", "num_bars"), [([], 1), ([LiveCurves()], 0)])
-def test_a_notebook_shows_a_line_an_epoch_unless_it_has_curves(callbacks, num_bars, monkeypatch, capsys):
-    """On stdout: a notebook shows stderr as an error."""
-    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
-    with watch(None, callbacks) as bars:
-        for bar in bars:
-            bar.set_params({"epochs": 2, "steps": 10})
-            bar.on_epoch_end(0, EPOCH_LOGS)
-    printed = capsys.readouterr()
-    assert printed.out.count("epoch 1/2") == len(bars) == num_bars
-    assert printed.err == ""
-
-
 def test_failed_figure_is_logged(monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no fonts")
@@ -74,6 +61,28 @@ def test_failed_figure_is_logged(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "fmnist"):
         LiveCurves().on_epoch_end(0, EPOCH_LOGS)
     assert "the curves could not be drawn, training continues: RuntimeError: no fonts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("ipykernel.zmqshell", "ZMQInteractiveShell"), ("google.colab._shell", "Shell")]
+)
+def test_a_notebook_gets_a_line_an_epoch_unless_it_has_curves(monkeypatch, capsys, module, name):
+    monkeypatch.setattr(builtins, "get_ipython", type(name, (), {"__module__": module}), raising=False)
+    with watch(None, [LiveCurves()]) as watching:
+        assert watching == []
+    with watch(None, []) as (bar,):
+        bar.set_params({"epochs": 2, "steps": 10})
+        bar.on_train_begin()
+        bar.on_epoch_end(0, LOGS)
+    out, err = capsys.readouterr()
+    assert out == "epoch 1/2  loss 0.5000  accuracy 0.9000  precision 0.9500  recall 0.8500\n"
+    assert err == ""
+
+
+def test_a_terminal_of_ipython_is_no_notebook(monkeypatch, capsys):
+    monkeypatch.setattr(builtins, "get_ipython", type("TerminalInteractiveShell", (), {}), raising=False)
+    with watch(None, []) as watching:
+        assert watching == []
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -33,7 +33,7 @@ def watch(verbose: bool | None, callbacks: Sequence[keras.callbacks.Callback]) -
     Yields:
         The callback that shows it, in a list; an empty list shows nothing.
     """
-    is_notebook = _is_notebook()
+    is_notebook = Console().is_jupyter
     if verbose is None:
         has_curves = any(isinstance(callback, LiveCurves) for callback in callbacks)
         verbose = not has_curves if is_notebook else bool(sys.stderr and sys.stderr.isatty())
@@ -44,11 +44,6 @@ def watch(verbose: bool | None, callbacks: Sequence[keras.callbacks.Callback]) -
     notebook = Console(file=sys.stdout, force_terminal=False, force_jupyter=False)
     with ProgressBar(notebook if is_notebook else Console(stderr=True)) as bar:
         yield [bar]
-
-
-def _is_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 class LiveCurves(keras.callbacks.Callback):
