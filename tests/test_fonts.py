@@ -38,6 +38,11 @@ def test_classes_are_numbered_where_no_font_has_the_names(only_matplotlibs_fonts
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["0", "1", "2"]
 
 
+def test_only_whole_names_are_replaced_by_their_numbers(only_matplotlibs_fonts):
+    labels = fonts.labels_for(("1", "a", "お", "a+b", "4"))
+    assert labels.text("a label 14: predicted お, 4, 1 or a+b") == "1 label 14: predicted 2, 4, 0 or 3"
+
+
 def test_an_installed_font_with_the_characters_is_found(only_matplotlibs_fonts, monkeypatch):
     entries = [
         SimpleNamespace(fname=name, name=name, style=style, weight=weight)

@@ -1,5 +1,6 @@
 """Fonts for class names in any script: Matplotlib's own font has no Japanese, Chinese or Indian characters."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ class Labels:
 
     def text(self, text: str) -> str:
         """Return a text with names replaced by numbers where needed, and dollar signs escaped, which begin formulas."""
-        for name in sorted(self.numbers, key=len, reverse=True):
-            text = text.replace(name, self.numbers[name])
+        if self.numbers:
+            names = "|".join(map(re.escape, sorted(self.numbers, key=len, reverse=True)))
+            text = re.sub(rf"(?<!\w)({names})(?!\w)", lambda match: self.numbers[match[0]], text)
         return text.replace("$", r"\$")
 
 
