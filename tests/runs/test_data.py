@@ -1,6 +1,7 @@
 """The data of a run is known by its hash: it is found wherever it is, and other data is refused."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -98,6 +99,30 @@ def test_a_path_on_another_computer_is_not_opened(copied_run, monkeypatch, path)
     with pytest.raises(FmnistError, match="was not found: it was in memory or on another computer"):
         run.load_data()
     assert opened == []
+
+
+def test_data_on_another_computer_is_not_replaced_by_fashion_mnist(copied_run, monkeypatch):
+    monkeypatch.setattr(run_data, "load_from", lambda _: pytest.fail("loaded"))
+    change_config(copied_run, data=r"\\host\share")
+    (copied_run.folder / "environment.json").unlink()
+    with pytest.raises(FmnistError, match=r"is on another computer \(\\\\host\\share\); copy it"):
+        run_data.data_to_resume(open_run(copied_run.folder))
+
+
+def test_a_place_that_the_system_cannot_read_is_not_the_end(moved, small, monkeypatch):
+    run, folder = moved
+
+    def load_from(place):
+        if place == run.config.data:
+            raise OSError(errno.ESTALE, "Stale file handle", place)
+        return load(place)
+
+    load = run_data.load_from
+    monkeypatch.setattr(run_data, "load_from", load_from)
+    with pytest.raises(FmnistError, match=r"was not found: .*Stale file handle"):
+        run.load_data()
+    monkeypatch.setenv("FMNIST_DATA", str(folder))
+    assert run.load_data().sha256 == small.sha256
 
 
 @pytest.mark.parametrize("path", ["/data", r"C:\data", "data", r"\data", None])

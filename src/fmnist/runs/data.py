@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fmnist.data import download
 from fmnist.data.dataset import Dataset, load_from
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, one_line
 
 if TYPE_CHECKING:
     from fmnist.runs.run import Run
@@ -44,8 +44,8 @@ def find_data(run: "Run", path: str | Path | None = None) -> Dataset:
         try:
             dataset = load_from(place)
             run.check_data(dataset, environment.data_sha256)
-        except FmnistError as error:
-            problems.append(str(error))
+        except (FmnistError, OSError) as error:  # OSError: a drive that is gone, a name that is too long
+            problems.append(one_line(error))
         else:
             return replace(dataset, class_names=environment.class_names or dataset.class_names)
     if path:
@@ -71,5 +71,11 @@ def data_to_resume(run: "Run", path: str | Path | None = None) -> Dataset:
     try:
         run.environment()
     except FmnistError:
-        return load_from(path or recorded_path(run))
+        place = path or recorded_path(run)
+        if place is None and run.config.data:
+            raise FmnistError(
+                f"the data of {run.folder} is on another computer ({run.config.data}); copy it to this one and name "
+                "the folder with --data"
+            ) from None
+        return load_from(place)
     return find_data(run, path)
