@@ -493,7 +493,7 @@ NOTHING_TO_LOAD = {
     "missing": (lambda path: None, "no data folder"),
     "empty folder": (lambda path: path.mkdir(), "has no files; expected four IDX files like"),
     "other files": (lambda path: (path.mkdir(), (path / "a.txt").touch()), "has a.txt; expected four IDX files like"),
-    "another file": (lambda path: path.write_text("x"), "is no such file; expected four IDX files like"),
+    "another file": (lambda path: path.write_text("x"), "is, by its name, no file of a data set; expected four IDX"),
     "empty class folders": (lambda path: (path / "a").mkdir(parents=True), "a has no files; expected four IDX files"),
     "csv files of unknown parts": (
         lambda path: (path.mkdir(), *((path / f"{i}.csv").write_text(csv_text(*TEST)) for i in (10000, 20000))),
@@ -509,6 +509,13 @@ def test_a_path_without_data_is_one_line(tmp_path, case):
     with pytest.raises(FmnistError, match=expected) as caught:
         fmnist.load(tmp_path / "data")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "FashionMNIST.tar.gz", "digits.TGZ"])
+def test_an_archive_of_many_files_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(FmnistError, match=r"is, by its name, no file of a data set; unpack it and name the folder"):
+        fmnist.load(tmp_path / name)
 
 
 def test_a_data_set_is_written_and_read_again(tmp_path):

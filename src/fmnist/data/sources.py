@@ -23,6 +23,8 @@ CANONICAL = {
 }
 """Names of the IDX files of MNIST, Fashion-MNIST and KMNIST."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"}
+"""Suffixes of files that may contain a data set, but are not read."""
 READERS: dict[str, Callable[[Path], Blocks]] = {".npz": read_npz, ".csv": read_csv, ".parquet": read_parquet}
 NUM_NAMED = 5
 
@@ -56,9 +58,11 @@ def read_blocks(path: Path) -> Blocks:
         return read_blocks(folder / "data")  # as in the repositories of Hugging Face
     if chosen is None and (inner := _only_subfolder(entries)):
         return read_blocks(inner)
+    if chosen:
+        hint = "unpack it and name the folder" if path.suffix.lower() in ARCHIVES else f"expected {EXPECTED}"
+        raise FmnistError(f"{path} is, by its name, no file of a data set; {hint}")
     named = [entry.name for entry in entries][:NUM_NAMED]
-    found = f"{path} is no such file" if chosen else f"{path} has {', '.join(named) or 'no files'}"
-    raise FmnistError(f"{found}; expected {EXPECTED}")
+    raise FmnistError(f"{path} has {', '.join(named) or 'no files'}; expected {EXPECTED}")
 
 
 def _only_subfolder(entries: list[Path]) -> Path | None:
