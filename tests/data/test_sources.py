@@ -250,6 +250,29 @@ def test_many_rows_are_read_in_pieces(tmp_path, monkeypatch):
     assert_is_the_data(fmnist.load(tmp_path))
 
 
+def test_a_table_of_validation_images_is_not_used(tmp_path):
+    for part, arrays in (("train", TRAIN), ("test", TEST), ("validation", TEST)):
+        (tmp_path / f"{part}.csv").write_text(csv_text(*arrays))
+    assert_is_the_data(fmnist.load(tmp_path))
+
+
+def test_a_table_of_too_many_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_IMAGES", 11)
+    (tmp_path / "train.csv").write_text(csv_text(*TRAIN))
+    with pytest.raises(FmnistError, match=r"has more than 11 images; expected fewer"):
+        fmnist.load(tmp_path)
+
+
+def test_what_macs_add_to_an_archive_is_ignored(tmp_path):
+    def compress(content):
+        buffer = io.BytesIO(zipped(content))
+        with zipfile.ZipFile(buffer, "a") as archive:
+            archive.writestr("__MACOSX/._file", b"x")
+        return buffer.getvalue()
+
+    assert_is_the_data(fmnist.load(write(tmp_path, compress=compress)))
+
+
 INVALID_CSV = {
     "no label": (csv_text(*TRAIN).replace("label,", "").replace("\n0,", "\n"), "784 columns: there is no label"),
     "another size": ("label,pixel1,pixel2\n0,1,2\n", "has 3 columns; expected a label and 784 pixels"),
@@ -353,6 +376,7 @@ def test_one_part_is_split_the_same_way_every_time(tmp_path, caplog):
     first, second = fmnist.load(tmp_path), fmnist.load(tmp_path)
     assert first.sha256 == second.sha256
     assert np.bincount(first.test_labels).tolist() == [10, 2]
+    assert first.test_images[:, 0, 0].tolist() == [4, 10, 11, 15, 18, 20, 22, 25, 28, 29, 41, 47], "in every version"
     assert sorted([*first.train_images[:, 0, 0], *first.test_images[:, 0, 0]]) == list(range(48))
     assert "has no test part: 12 of its 48 images, a random quarter of each class, are held out" in caplog.text
 
