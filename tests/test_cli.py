@@ -407,7 +407,7 @@ def test_a_folder_without_pictures_is_an_error(cli, here):
     code, out, err = cli("predict", "photos", "--json")
     assert code == 1
     assert set(json.loads(out)[0]) == {"file", "error"}
-    assert "photos is a folder" in err
+    assert "photos has no pictures; name a picture, or a folder of pictures" in err
 
 
 def test_an_impossible_file_name_does_not_stop_the_others(cli, here):

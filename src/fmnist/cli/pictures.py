@@ -61,7 +61,7 @@ def list_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
                 pictures.append(entry)
             else:
                 passed_over.append(f"{entry} ({other})" if other else str(entry))
-        files += pictures or [path]  # reading a folder as a picture raises the error
+        files += pictures or [path]  # a folder without pictures is an error of its own
     return files, passed_over
 
 
@@ -111,6 +111,9 @@ def classify_files(
     def classify(number: int, file: Path) -> Answer:
         try:
             source: Path | IO[bytes] = sys.stdin.buffer if file == STDIN else file
+            if file.is_dir():
+                next(file.iterdir(), None)  # raises an error if it may not be listed
+                raise FmnistError(f"{file} has no pictures; name a picture, or a folder of pictures")
             prediction = classifier.classify(source, kind=kind, name="standard input")
         except Exception as error:
             return Answer(file, error=error)
