@@ -1,6 +1,7 @@
 """What `fmnist predict` does with files: find the pictures in folders, and classify them on all processors."""
 
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ def classify_files(
     def classify(number: int, file: Path) -> Answer:
         try:
             source: Path | IO[bytes] = sys.stdin.buffer if file == STDIN else file
-            if file.is_dir():
+            if os.path.isdir(file):  # `Path.is_dir` raises an error for a name that is too long
                 next(file.iterdir(), None)  # raises an error if it may not be listed
                 raise FmnistError(f"{file} has no pictures; name a picture, or a folder of pictures")
             prediction = classifier.classify(source, kind=kind, name="standard input")
