@@ -170,6 +170,20 @@ def test_a_user_without_a_home_directory_has_a_cache(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("home", ["new", "new/below", "."])
+def test_looking_for_the_data_creates_nothing(monkeypatch, tmp_path, home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", home)
+    assert download.keras_folder() == Path(home, "datasets", "fashion-mnist")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_is_a_file_is_replaced(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    assert tmp_path not in download.keras_folder().parents
+
+
 def test_the_current_folder_can_be_the_home_of_keras(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KERAS_HOME", ".")

@@ -41,16 +41,21 @@ CHUNK_BYTES = 2**16
 
 
 def keras_folder() -> Path:
-    """Return the folder where `keras.datasets.fashion_mnist.load_data()` looks, following Keras' rules."""
+    """Return the folder where `keras.datasets.fashion_mnist.load_data()` looks, following Keras' rules.
+
+    Nothing is created: who only looks for the data leaves no folder behind.
+    """
     base = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
-    if base.parts[:1] != ("~",):  # which is left where the user has no home directory
-        try:
-            base.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            log.warning("%s cannot be created (%s)", base, error.strerror)
-    if not os.access(base, os.W_OK):
+    has_no_home = base.parts[:1] == ("~",)
+    if has_no_home or not _can_be_written(base):
         base = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir(), ".keras")
     return base / "datasets" / "fashion-mnist"
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Check whether files can be written to a folder, which may still have to be created."""
+    existing = next((str(path) for path in (folder, *folder.parents) if os.path.lexists(path)), os.curdir)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK)
 
 
 def read_verified(folder: Path) -> dict[str, bytes]:
