@@ -50,7 +50,7 @@ notebook: .venv/.installed-dev
 	$(BIN)/python scripts/build_notebook.py
 
 pretrained: .venv/.installed
-	$(BIN)/python scripts/build_pretrained.py
+	$(BIN)/python scripts/build_pretrained.py $(PHOTOS)
 
 figures: .venv/.installed
 	$(BIN)/python scripts/draw_figures.py $(RUN)

@@ -24,7 +24,7 @@ from provenance import describe_provenance, write_result
 
 import fmnist
 from fmnist.data.dataset import normalize
-from fmnist.inference.classifier import session_options
+from fmnist.inference.runtime import session_options
 from fmnist.runs.environment import num_cpus
 from fmnist.runs.folders import newest_finished_run
 from fmnist.runs.run import Run, open_run

@@ -4,17 +4,17 @@ The folder contains photos and `labels.csv` with the columns `file`, `category` 
 the classes that count as correct, separated by spaces. A photo without any is out of scope: it shows none of the
 classes. Every photo is classified as by `fmnist predict`.
 
-Photos choose settings and are never trained on. To keep an unbiased part, a development folder is split once, by the
-hash of each file: `--part choose` are the 500 photos with the lowest hashes, `--part final` the others, to be read
-once. `--part all` is for a folder that was not used to choose anything.
+The folder that the pretrained models are trained on is split by the hash of each file: `--part train` are those that
+they have seen, `--part held-out` the fifth that is to be read once. `--part all` is for a folder that was not used to
+train or to choose anything.
 
-The confidence also has to separate clean images of the data set from digits, noise and negatives. The clean images are
-the run's validation images with `--part choose`, and the test images otherwise.
+The model also has to tell clean images of the data set from digits, noise and negatives. The clean images are the run's
+validation images with `--part train`, and the test images otherwise. With `--things`, drawn things of kinds that it was
+not trained on are to be told from garments.
 """
 
 import argparse
 import csv
-import hashlib
 import json
 import sys
 import time
@@ -36,10 +36,18 @@ from fmnist.inference.classifier import Classifier
 from fmnist.inference.prediction import Prediction
 from fmnist.runs.run import Run, open_pretrained, open_run
 
-NUM_TO_CHOOSE_BY = 500
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+from build_photos import HELD_OUT_FRACTION, cut_grounds, hash_of, read_folder
+from other_things import NOT_TRAINED_ON, draw_thing
+
 CONFIDENT = 0.90
 """Probability from which a mistake counts as confident."""
 NUM_NOISE = 1_000
+NUM_THINGS = 200
+"""Drawn things of each kind."""
+NUM_RESAMPLES = 1_000
+"""Bootstrap samples for the 95 % intervals."""
+RESAMPLED = ("macro_accuracy", "selective_accuracy_50", "confident_mistakes", "out_of_scope_auroc")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def read_labels(folder: Path, part: str) -> list[Photo]:
 
     Args:
         folder: contains `labels.csv` and the photos.
-        part: `choose`, `final` or `all`.
+        part: `train`, `held-out` or `all`.
 
     Raises:
         FmnistError: if the table or a photo is missing, or the part is empty.
@@ -69,12 +77,16 @@ def read_labels(folder: Path, part: str) -> list[Photo]:
                 Photo(folder / row["file"], row["category"], frozenset(map(int, row["accepted_classes"].split())))
                 for row in csv.DictReader(file)
             ]
-        by_hash = sorted(photos, key=lambda item: hashlib.sha256(item.path.read_bytes()).digest())
+        is_held_out = [hash_of(item.path.read_bytes()) < HELD_OUT_FRACTION for item in photos]
     except FileNotFoundError as error:
         raise FmnistError(f"{error.filename} is missing; expected photos and their labels.csv in {folder}") from error
     except (KeyError, AttributeError, ValueError) as error:
         raise FmnistError(f"{path} is damaged ({error}); expected file, category and accepted_classes") from error
-    selected = {"choose": by_hash[:NUM_TO_CHOOSE_BY], "final": by_hash[NUM_TO_CHOOSE_BY:], "all": by_hash}[part]
+    selected = [
+        item
+        for item, held_out in zip(photos, is_held_out, strict=True)
+        if part == "all" or held_out == (part != "train")
+    ]
     if not selected:
         raise FmnistError(f"{folder} has no photos in its part {part}; it has {len(photos)} in all")
     return selected
@@ -114,7 +126,7 @@ def score_photos(photos: list[Photo], predictions: list[Prediction]) -> dict[str
     )
     probability = np.array([prediction.probability for prediction in predictions])
     has_threshold = predictions[0].confidence is not None
-    confidence = np.array([prediction.confidence for prediction in predictions]) if has_threshold else probability
+    confidence = confidences(predictions)
     is_accepted = np.array([bool(prediction.accepted) for prediction in predictions])
     most_confident = np.argsort(-confidence[in_scope], kind="stable")[: in_scope.sum() // 2]
     per_category = {
@@ -144,46 +156,91 @@ def score_photos(photos: list[Photo], predictions: list[Prediction]) -> dict[str
     }
 
 
+def confidences(predictions: list[Prediction]) -> np.ndarray:
+    """Return the confidence of each prediction, or its probability for a model without a rejection rule."""
+    return np.array([each.probability if each.confidence is None else each.confidence for each in predictions])
+
+
+def bootstrap(photos: list[Photo], predictions: list[Prediction]) -> dict[str, list[float]]:
+    """Return 95 % intervals of some scores, from photos drawn with replacement."""
+    rng = np.random.default_rng(0)
+    samples: dict[str, list[float]] = {name: [] for name in RESAMPLED}
+    for _ in range(NUM_RESAMPLES):
+        drawn = rng.integers(0, len(photos), len(photos))
+        scores = score_photos([photos[index] for index in drawn], [predictions[index] for index in drawn])
+        for name in RESAMPLED:
+            if scores[name] is not None:
+                samples[name].append(scores[name])
+    return {name: np.quantile(values, [0.025, 0.975]).tolist() for name, values in samples.items() if values}
+
+
 def score_clean_images(run: Run, classifier: Classifier, part: str) -> dict[str, Any]:
     """Compare clean images of the data set with images of other things.
 
     Args:
         run: the model's run.
         classifier: the model.
-        part: `choose` reads validation images, `final` and `all` read test images.
+        part: `train` reads validation images, `held-out` and `all` read test images.
 
     Returns:
-        `clean` (which images), `ece`, `clean_accepted`, and the AUROC of the confidence against scikit-learn's digits,
-        noise and the negatives of the clean images. The last four are missing for a model without a rejection rule.
+        `clean` (which images), `ece`, `clean_accuracy`, `clean_accepted`, and for scikit-learn's digits, noise and the
+        negatives of the clean images the fraction accepted and the AUROC of the confidence. What needs a rejection rule
+        is missing for a model without one.
     """
     dataset = run.load_data()
     parts = run.split(dataset)
-    if part == "choose" and len(parts.val_images):
+    if part == "train" and len(parts.val_images):
         name, images, labels = "validation", parts.val_images, parts.val_labels
-    elif part == "choose":
+    elif part == "train":
         return {"clean": None}  # a run on all training images leaves only test images, which must not choose anything
     else:
         name, images, labels = "test", dataset.test_images, dataset.test_labels
-    ece = metrics.expected_calibration_error(metrics.calibration_bins(classifier.predict(images), labels))
+    probabilities = classifier.predict(images)
+    scores: dict[str, Any] = {
+        "clean": name,
+        "ece": metrics.expected_calibration_error(metrics.calibration_bins(probabilities, labels)),
+        "clean_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+    }
     if not classifier.rejection_rule:
-        return {"clean": name, "ece": ece}
+        return scores
+    threshold = classifier.rejection_rule.threshold
     noise = np.random.default_rng(0).integers(0, 256, (NUM_NOISE, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     clean = compute_confidence(classifier, images)
-    return {
-        "clean": name,
-        "ece": ece,
-        "clean_accepted": mean_or_none(clean >= classifier.rejection_rule.threshold),
-        "digits_auroc": auroc(clean, compute_confidence(classifier, load_digit_images())),
-        "noise_auroc": auroc(clean, compute_confidence(classifier, noise)),
-        "negatives_auroc": auroc(clean, compute_confidence(classifier, 255 - images)),
-    }
+    scores["clean_accepted"] = mean_or_none(clean >= threshold)
+    for kind, others in {"digits": load_digit_images(), "noise": noise, "negatives": 255 - images}.items():
+        confidence = compute_confidence(classifier, others)
+        scores[f"{kind}_accepted"] = mean_or_none(confidence >= threshold)
+        scores[f"{kind}_auroc"] = auroc(clean, confidence)
+    return scores
+
+
+def score_things(folder: Path, classifier: Classifier, garments: np.ndarray) -> dict[str, Any]:
+    """Draw things of kinds that were not trained on, on the ground of the photos, and classify them.
+
+    Args:
+        folder: of photos.
+        classifier: the model.
+        garments: (n,) confidence of the in-scope photos.
+
+    Returns:
+        For each kind the AUROC of the confidence, and the fraction accepted.
+    """
+    grounds = cut_grounds(read_folder(folder))
+    scores = {}
+    for kind in NOT_TRAINED_ON:
+        drawn = (
+            draw_thing(kind, np.random.default_rng([*kind.encode(), index]), grounds) for index in range(NUM_THINGS)
+        )
+        predictions = [classifier.classify(thing, kind="photo") for thing in drawn]
+        scores[f"unseen_{kind}_auroc"] = auroc(garments, confidences(predictions))
+        scores[f"unseen_{kind}_accepted"] = mean_or_none(np.array([bool(each.accepted) for each in predictions]))
+    return scores
 
 
 def compute_confidence(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     """Return the confidence in the predictions for images in the format of the data set, (n, 28, 28) uint8."""
     assert classifier.rejection_rule
-    outputs = classifier.outputs(images)
-    return classifier.rejection_rule.confidence(outputs["probabilities"], outputs["features"])
+    return classifier.rejection_rule.confidence(classifier.outputs(images))
 
 
 def load_digit_images() -> np.ndarray:
@@ -199,6 +256,11 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float | None:
         return None
     labels = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
     return float(roc_auc_score(labels, np.r_[positive, negative]))
+
+
+def in_scope_confidence(photos: list[Photo], predictions: list[Prediction]) -> np.ndarray:
+    """Return the confidence of the photos that show one of the classes."""
+    return confidences(predictions)[[bool(item.accepted_classes) for item in photos]]
 
 
 def mean_or_none(values: np.ndarray) -> float | None:
@@ -225,7 +287,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=Path, help="folder of a finished run; the pretrained model by default")
-    parser.add_argument("--part", choices=["choose", "final", "all"], default="all")
+    parser.add_argument("--part", choices=["train", "held-out", "all"], default="all")
+    parser.add_argument("--things", action="store_true", help="also draw things of kinds that were not trained on")
     parser.add_argument("--out", type=Path, help="also write the result to this file")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -241,8 +304,14 @@ def main() -> None:
             "seed": run.config.seed,
             "part": arguments.part,
             **score_photos(photos, predictions),
+            "intervals_95": bootstrap(photos, predictions),
             "milliseconds_median": 1000 * float(np.median(seconds)),
             **score_clean_images(run, classifier, arguments.part),
+            **(
+                score_things(arguments.folder, classifier, in_scope_confidence(photos, predictions))
+                if arguments.things
+                else {}
+            ),
             **provenance,
         }
     except FmnistError as error:

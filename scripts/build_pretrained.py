@@ -1,38 +1,60 @@
-"""Train the small model that comes with the package: python scripts/build_pretrained.py.
+"""Train the models that come with the package: python scripts/build_pretrained.py [FOLDER].
 
-It is a preset with a validation split and seed 0. Of the run, only what predictions and provenance need is kept:
-`config.json`, `environment.json`, `history.csv`, `manifest.json` and the int8 graph. No test image is used.
+The network for 28x28 images is the preset `photo` with a validation split and seed 0. Of the run, only what predictions
+and provenance need is kept: `config.json`, `environment.json`, `history.csv`, `manifest.json` and the int8 graph. No
+test image is used.
+
+With a folder of photos, as scripts/build_photos.py describes it, the color network is trained too: `color.onnx` and
+`photos.json`. It needs the photos themselves, because the repository has them in 28x28 gray only.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import color_network
+import efficientnet
+import numpy as np
+from build_photos import cut_grounds, draw_things, read_folder
 from msgspec.structs import replace
+from other_things import TRAINED_ON
 
 import fmnist
 from fmnist.config import Config
 from fmnist.data.dataset import Dataset
+from fmnist.data.photos import PHOTOS_FILE
 from fmnist.documents import write_document
 from fmnist.export.calibration import fit_rejection_rule
 from fmnist.export.quantize import quantize_run
+from fmnist.files import sha256, write_atomic
 from fmnist.inference.rejection import RejectionRule
 from fmnist.runs.run import INT8_FILE, PRETRAINED_FOLDER, Run
-from fmnist.runs.schemas import Manifest, Provenance
+from fmnist.runs.schemas import COLOR_FILE, PHOTO_MODEL_FILE, Manifest, PhotoModelRecord, Provenance
 
 CONFIG = Config.from_preset("photo", seed=0)
 KEPT_FILES = ("config.json", "environment.json", "history.csv", INT8_FILE)
 MAX_BYTES = 150_000
 """Limit for the graph: the package stays small."""
+MAX_COLOR_BYTES = 4_500_000
+COLOR_WEIGHT = 0.6
+"""Of the color network's probabilities, chosen by cross-validation."""
+CHOSEN = Path(__file__).parents[1] / "benchmarks" / "results" / "photos_crossvalidation.json"
+"""Result of scripts/crossvalidate_photos.py: temperature and threshold for each weight."""
+NUM_THINGS = 150
+"""Drawn things of each kind for the color network, as in the cross-validation."""
 
 
 def main() -> None:
-    """Train and write the pretrained model, and print its size and validation accuracy."""
-    manifest = build(CONFIG, fmnist.load(), current_commit(), PRETRAINED_FOLDER)
+    """Train and write the pretrained models, and print their sizes and the validation accuracy."""
+    commit = current_commit()
+    manifest = build(CONFIG, fmnist.load(), commit, PRETRAINED_FOLDER)
     assert manifest.int8
-    print(f"{manifest.int8.bytes} bytes; validation accuracy {manifest.int8.accuracy:.2%}")
+    print(f"{manifest.int8.bytes} bytes; validation accuracy {manifest.int8.accuracy:.2%}", flush=True)
+    if len(sys.argv) > 1:
+        print(f"{build_color_network(Path(sys.argv[1]), commit, PRETRAINED_FOLDER)} bytes for photos")
 
 
 def build(config: Config, dataset: Dataset, commit: str, folder: Path) -> Manifest:
@@ -62,13 +84,40 @@ def build(config: Config, dataset: Dataset, commit: str, folder: Path) -> Manife
     return manifest
 
 
+def build_color_network(photo_folder: Path, commit: str, folder: Path) -> int:
+    """Train the color network on the photos that are not held out, and write it. Returns its size in bytes."""
+    photos = read_folder(photo_folder)
+    things, _ = draw_things(TRAINED_ON, NUM_THINGS, cut_grounds(photos))
+    used = np.flatnonzero(~photos.is_held_out)
+    outputs = list(color_network.OUTPUTS)
+    labels = [outputs.index(photos.category[index]) for index in used] + [outputs.index("other")] * len(things)
+    views = np.stack([*(photos.reduced[index].views for index in used), *(thing.views for thing in things)])
+    weights = efficientnet.download_weights()
+    network = color_network.train(weights, color_network.compute_features(weights, views), np.array(labels))
+    content = color_network.export(weights, network)
+    if len(content) > MAX_COLOR_BYTES:
+        sys.exit(f"{COLOR_FILE} has {len(content)} bytes; expected at most {MAX_COLOR_BYTES}")
+    chosen = json.loads(CHOSEN.read_text(encoding="utf-8"))["color_weight"][str(COLOR_WEIGHT)]
+    record = PhotoModelRecord(
+        outputs=color_network.OUTPUTS,
+        color_weight=COLOR_WEIGHT,
+        temperature=chosen["temperature"],
+        threshold=chosen["threshold"],
+        sha256=sha256(content),
+        photos_sha256=sha256(PHOTOS_FILE.read_bytes()),
+        commit=commit,
+    )
+    write_atomic(folder / COLOR_FILE, content)
+    write_document(folder / PHOTO_MODEL_FILE, record)
+    return len(content)
+
+
 def fit_rejection_rule_on_int8(run: Run, dataset: Dataset) -> RejectionRule:
     """Fit the rejection rule as the export does, but on the int8 graph, because quantization changes the features."""
     classifier = fmnist.Classifier.load(run, int8=True)
     images = run.split(dataset)
-    outputs = classifier.outputs(images.val_images)
     rule = fit_rejection_rule(classifier.outputs, images)
-    return rule.calibrated(outputs["probabilities"], outputs["features"])
+    return rule.calibrated(classifier.outputs(images.val_images))
 
 
 def current_commit() -> str:

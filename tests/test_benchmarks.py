@@ -191,19 +191,21 @@ def test_photos(small_run, photos, tmp_path):
     ]
     assert result["out_of_scope_auroc"] == pytest.approx(sum(pairs) / len(pairs))
     assert result["coverage"] == pytest.approx(sum(prediction.accepted for prediction in in_scope) / 10)
-    for name in ("clean_accepted", "digits_auroc", "noise_auroc", "negatives_auroc", "ece"):
+    for name in ("clean_accuracy", "clean_accepted", "digits_accepted", "noise_auroc", "negatives_auroc", "ece"):
         assert 0 <= result[name] <= 1
+    low, high = result["intervals_95"]["macro_accuracy"]
+    assert low <= result["macro_accuracy"] <= high
 
 
-def test_photos_for_choosing_use_validation_images(small_run, photos):
-    result = run_benchmark("photos.py", photos, "--model", small_run.folder, "--part", "choose")
+def test_photos_of_training_use_validation_images(small_run, photos):
+    result = run_benchmark("photos.py", photos, "--model", small_run.folder, "--part", "train")
     assert result["clean"] == "validation"
 
 
 def test_photos_report_an_empty_part(small_run, photos):
-    """14 photos are fewer than the 500 to choose by."""
-    message = fail_photos(photos, "--model", small_run.folder, "--part", "final")
-    assert "has no photos in its part final" in message
+    (photos / "labels.csv").write_text("file,category,accepted_classes\n")
+    message = fail_photos(photos, "--model", small_run.folder, "--part", "held-out")
+    assert "has no photos in its part held-out" in message
 
 
 def test_photos_report_missing_labels_in_one_line(small_run, tmp_path):

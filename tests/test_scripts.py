@@ -80,7 +80,7 @@ def test_pretrained_model_is_built(small, small_folder, tmp_path, monkeypatch):
     classifier = fmnist.Classifier(run.read_graph(INT8_FILE), manifest.class_names)
     outputs = classifier.outputs(run.split(small).val_images)
     rule = build_pretrained.RejectionRule.from_record(manifest.rejection_rule)
-    confidence = rule.confidence(outputs["probabilities"], outputs["features"])
+    confidence = rule.confidence(outputs)
     assert rule.threshold == pytest.approx(np.quantile(confidence, 0.06), rel=1e-3)
 
 

@@ -66,6 +66,11 @@ class Config(Document, frozen=True, kw_only=True):
     """Fraction of the images that get a rectangle of another image, with mixed labels (CutMix)."""
     photo_augmentation: bool = False
     """Transform some images to look like photos, and train on fragments as "none of the classes"."""
+    photo_fraction: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    """Fraction of the images of an epoch that are photos. Above 0, the network has an output for "none of the classes".
+    Images of other data sets than Fashion-MNIST are not mixed with photos, unless `photos` names some."""
+    photos: Annotated[str, Meta(max_length=4_096)] | None = None
+    """Path of the photos. None is the repository's file."""
     class_weights: bool = False
     """Weight the loss of each class by the inverse of its number of images, as scikit-learn's `balanced` does."""
     tta_views: Views = (IDENTITY_VIEW,)
@@ -88,12 +93,20 @@ class Config(Document, frozen=True, kw_only=True):
         force_setattr(self, "tta_views", views or (IDENTITY_VIEW,))
 
     def for_data(self, is_fashion_mnist: bool) -> "Config":
-        """Return the configuration with `flip` decided: a mirrored garment is the same, a mirrored letter is not.
+        """Return the configuration with what holds for garments alone decided by the data.
+
+        A mirrored garment is the same, a mirrored letter is not; photos of garments say nothing about letters.
 
         Args:
             is_fashion_mnist: whether the data is Fashion-MNIST.
         """
-        return replace(self, flip=is_fashion_mnist) if self.flip == "auto" else self
+        flip = is_fashion_mnist if self.flip == "auto" else self.flip
+        has_photos = is_fashion_mnist or self.photos is not None
+        return replace(self, flip=flip, photo_fraction=self.photo_fraction if has_photos else 0.0)
+
+    def num_outputs(self, num_classes: int) -> int:
+        """Return the number of outputs of the network: one for each class, and with photos one for none of them."""
+        return num_classes + (self.photo_fraction > 0)
 
     @property
     def first_hard_epoch(self) -> int | None:
@@ -158,6 +171,12 @@ PRESETS: dict[str, Config] = {
     # For photos of real garments, at the price of some accuracy on the data set's own images. Its int8 graph is small
     # enough for the package. With hard examples only, accuracy on photos is three points lower (docs/log.md).
     "photo": replace(
-        FAST, preset="photo", network="photo", epochs=45, hard_example_fraction=1.0, photo_augmentation=True
+        FAST,
+        preset="photo",
+        network="photo",
+        epochs=60,
+        hard_example_fraction=1.0,
+        photo_augmentation=True,
+        photo_fraction=0.25,
     ),
 }

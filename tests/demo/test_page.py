@@ -322,13 +322,24 @@ VERDICTS = {
         ["Not sure", "Between Coat and Shirt. Most likely Coat, 52.0 %. Confidence 0.310 is too low."],
     ),
     "nothing found": ((0.0, False, "nothing found in the picture"), ["What would help: ", "plain background", "light"]),
-    "cut off": ((0.2, False, "touches the border"), ["What would help: ", "the whole garment is in the picture"]),
+    "cut off": (
+        (0.2, False, "cut off at the lower edge: step back"),
+        ["What would help: ", "the whole garment is in the picture"],
+    ),
     "unknown thing": (
         (0.2, False, "not like any of the 10 classes"),
         ["What would help: ", "alone", "plain background"],
     ),
     "two classes": ((0.2, False, REASON), ["What would help: ", "whole garment straight from the front"]),
-    "another reason": ((0.2, False, "too dark"), ["Too dark.", "What would help: One whole garment"]),
+    "like shorts": (
+        (0.2, False, "none of the 10 classes: it looks like shorts"),
+        ["None of the 10 classes: it looks like shorts.", "What would help: ", "alone"],
+    ),
+    "too dark": (
+        (0.2, False, "too dark: more light would help"),
+        ["Too dark: more light would help.", "Turn a light on"],
+    ),
+    "another reason": ((0.2, False, "blurred"), ["Blurred.", "What would help: One whole garment"]),
     "no rejection rule": ((None, None, None), ["Prediction", "Coat, 52.0 %", "This model never says “not sure”."]),
 }
 

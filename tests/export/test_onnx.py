@@ -138,7 +138,7 @@ def test_the_reference_evaluator_gives_the_same_probabilities(small_run, classif
 def test_plain_graphs_of_all_kinds_of_networks_are_read_by_opencv(preset, small):
     """OpenCV computes shapes once, for the first image: the graph must not compute any."""
     network = build_network(PRESETS[preset], 10, "float32")
-    graph, images = PlainGraph(network, temperature=0.5), small.test_images[:5]
+    graph, images = PlainGraph(network, temperature=0.5, num_classes=10), small.test_images[:5]
     expected = keras.ops.convert_to_numpy(graph(images)["probabilities"])
     content = to_onnx(graph, small.class_names, plain=True)
     operations = {node.op_type for node in onnx.load_from_string(content).graph.node}

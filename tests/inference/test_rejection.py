@@ -22,11 +22,15 @@ def clusters():
     return centers[labels] + rng.normal(0, 1, (2_000, WIDTH)), labels, centers
 
 
+def outputs(probabilities, features, **others):
+    return {"probabilities": probabilities, "features": features, **others}
+
+
 @pytest.fixture(scope="module")
 def rule(clusters):
     features, labels, _ = clusters
     fitted = RejectionRule.fit(features[:1_000], labels[:1_000])
-    return fitted.calibrated(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:])
+    return fitted.calibrated(outputs(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:]))
 
 
 def test_class_centers_are_more_typical_than_their_mean(rule, clusters):
@@ -39,7 +43,7 @@ def test_class_centers_are_more_typical_than_their_mean(rule, clusters):
 
 def test_threshold_is_a_quantile_of_the_validation_confidence(rule, clusters):
     features, labels, _ = clusters
-    confidence = rule.confidence(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:])
+    confidence = rule.confidence(outputs(np.eye(NUM_CLASSES)[labels[1_000:]], features[1_000:]))
     assert np.mean(confidence < rule.threshold) == pytest.approx(THRESHOLD_QUANTILE, abs=0.005)
 
 
@@ -56,9 +60,9 @@ def test_confidence_needs_typical_features_and_certain_probabilities(rule, clust
     certain = np.eye(NUM_CLASSES)[:1]
     uncertain = np.array([[0.5, 0.5, 0, 0, 0]])
     typical, atypical = centers[:1], centers.mean(axis=0, keepdims=True)
-    assert rule.confidence(certain, typical) >= rule.threshold
-    assert rule.confidence(uncertain, typical) < rule.threshold
-    assert rule.confidence(certain, atypical) < rule.threshold
+    assert rule.confidence(outputs(certain, typical)) >= rule.threshold
+    assert rule.confidence(outputs(uncertain, typical)) < rule.threshold
+    assert rule.confidence(outputs(certain, atypical)) < rule.threshold
 
 
 def test_entropy_confidence_is_0_for_a_uniform_distribution_and_1_for_certainty():
@@ -73,7 +77,9 @@ def test_a_rule_survives_the_manifest(rule, clusters):
     assert loaded.to_record() == rule.to_record()
     probabilities = np.eye(NUM_CLASSES)[labels]
     np.testing.assert_allclose(
-        loaded.confidence(probabilities, features), rule.confidence(probabilities, features), atol=1e-4
+        loaded.confidence(outputs(probabilities, features)),
+        rule.confidence(outputs(probabilities, features)),
+        atol=1e-4,
     )
 
 
@@ -92,6 +98,14 @@ def test_two_classes_are_enough():
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     features = rng.normal(size=(200, 3)) + 5 * labels[:, np.newaxis]
-    fitted = RejectionRule.fit(features, labels).calibrated(np.eye(2)[labels], features)
+    fitted = RejectionRule.fit(features, labels).calibrated(outputs(np.eye(2)[labels], features))
     assert fitted.projection.shape == (3, 1)
-    assert np.isfinite(fitted.confidence(np.eye(2)[labels], features)).all()
+    assert np.isfinite(fitted.confidence(outputs(np.eye(2)[labels], features))).all()
+
+
+def test_the_probability_of_none_of_the_classes_lowers_the_confidence(rule, clusters):
+    features, labels, _ = clusters
+    probabilities = np.eye(NUM_CLASSES)[labels]
+    before = rule.confidence(outputs(probabilities, features))
+    after = rule.confidence(outputs(probabilities, features, none_probability=np.full((len(labels), 1), 0.75)))
+    np.testing.assert_allclose(after, before / 4)

@@ -112,6 +112,10 @@ def train(
     class_weights: Annotated[
         bool | None, typer.Option("--class-weights", help="Give rare classes more weight.", show_default=False)
     ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Photos for the preset photo.", show_default="the repository's file"),
+    ] = None,
     backend: Annotated[
         Literal["tensorflow", "jax"] | None,
         typer.Option(help="Keras backend.", show_default="KERAS_BACKEND or tensorflow"),
@@ -127,7 +131,14 @@ def train(
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
     if resume and run:
         raise typer.BadParameter("a run is resumed in its own folder; omit --run", param_hint="'--resume'")
-    settings = {"epochs": epochs, "seed": seed, "full": full, "flip": flip, "class_weights": class_weights}
+    settings = {
+        "epochs": epochs,
+        "seed": seed,
+        "full": full,
+        "flip": flip,
+        "class_weights": class_weights,
+        "photos": str(photos) if photos else None,
+    }
     given = {name: value for name, value in settings.items() if value is not None}
     require_backend(backend)
     if tensorboard and not find_spec("tensorboard"):

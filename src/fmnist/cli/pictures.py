@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
+from PIL import Image, ImageOps
 
+from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.files import write_atomic
-from fmnist.inference.photo import contact_sheet
 from fmnist.inference.picture_formats import NUM_BYTES, SUFFIXES, describe, identify
 from fmnist.runs.environment import num_cpus
 
@@ -148,3 +149,14 @@ def save_steps(prediction: "Prediction", path: Path) -> None:
     content = io.BytesIO()
     contact_sheet(prediction.steps).save(content, "PNG")
     write_atomic(path, content.getvalue())
+
+
+def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image:
+    """Draw the steps of a conversion side by side, each in a square of `edge` pixels."""
+    sheet = Image.new("RGB", (edge * len(steps), edge), "white")
+    for index, step in enumerate(steps.values()):
+        is_final = step.size == (IMAGE_SIZE, IMAGE_SIZE)
+        resampling = Image.Resampling.NEAREST if is_final else Image.Resampling.BICUBIC
+        fitted = ImageOps.contain(step.convert("RGB"), (edge - 8, edge - 8), resampling)
+        sheet.paste(fitted, (edge * index + (edge - fitted.width) // 2, (edge - fitted.height) // 2))
+    return sheet

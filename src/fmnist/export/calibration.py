@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from fmnist import metrics
-from fmnist.data.dataset import Split, evenly_spaced
+from fmnist.data.dataset import Dataset, Split, evenly_spaced
 from fmnist.errors import FmnistError, quote
 from fmnist.export.graph import LOG_EPSILON, CompleteGraph
 from fmnist.inference.rejection import RejectionRule
@@ -40,7 +40,7 @@ class Calibration:
     rejection_rule: RejectionRuleRecord | None
 
 
-def calibrate(run: Run, network: keras.Sequential, split: Split, data_sha256: dict[str, str]) -> Calibration:
+def calibrate(run: Run, network: keras.Sequential, split: Split, dataset: Dataset) -> Calibration:
     """Fit temperature and rejection rule on the validation images, or take them from another run.
 
     The distribution of the features is estimated on training images in both cases. Scale and threshold are what needs
@@ -50,14 +50,14 @@ def calibrate(run: Run, network: keras.Sequential, split: Split, data_sha256: di
         run: the trained run.
         network: its network, in float32.
         split: its training and validation images.
-        data_sha256: hashes of its data.
+        dataset: its data.
     """
-    views = run.config.tta_views
-    graph, single_view = (CompleteGraph(network, each, temperature=1.0) for each in (views, views[:1]))
+    views, num_classes = run.config.tta_views, len(dataset.class_names)
+    graph, single_view = (CompleteGraph(network, each, 1.0, num_classes) for each in (views, views[:1]))
     rule = fit_rejection_rule(single_view.numpy_outputs, split)
     if len(split.val_images):
         return _fit_on_validation(run, graph, rule, split)
-    other = find_calibration_run(run, data_sha256)
+    other = find_calibration_run(run, dataset.sha256)
     if other is None:
         log.warning(
             "probabilities are not calibrated: a run on all training images takes temperature and threshold from a "
@@ -87,7 +87,7 @@ def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, spli
     outputs = graph.numpy_outputs(split.val_images)
     log_probabilities = np.log(outputs["probabilities"] + LOG_EPSILON)
     temperature = metrics.fit_temperature(log_probabilities, split.val_labels)
-    rule = rule.calibrated(softmax(log_probabilities / temperature, axis=1), outputs["features"])
+    rule = rule.calibrated({**outputs, "probabilities": softmax(log_probabilities / temperature, axis=1)})
     validation = ValidationRecord(
         num_images=len(split.val_images),
         accuracy=float((log_probabilities.argmax(axis=1) == split.val_labels).mean()),
@@ -106,7 +106,7 @@ def find_calibration_run(run: Run, data_sha256: dict[str, str]) -> Run | None:
     """
 
     def settings(other: Run) -> dict[str, Any]:
-        return {**other.config.to_json(), "full": None, "seed": None, "data": None}
+        return {**other.config.to_json(), "full": None, "seed": None, "data": None, "photos": None}
 
     def is_suitable(other: Run) -> bool:
         if other.config.full or settings(other) != settings(run):

@@ -19,10 +19,11 @@ class CompleteGraph(keras.Model):
 
     The input is `images`, uint8 (n, 28, 28). The outputs, all float32, are `probabilities` and
     `probabilities_single_view`, (n, classes), and `features`, (n, width), the input of the last layer for the first
-    view.
+    view. A network with a further output has also `none_probability`, (n, 1): that of none of the classes. The other
+    probabilities sum to 1 nevertheless.
     """
 
-    def __init__(self, network: keras.Sequential, views: tuple[View, ...], temperature: float):
+    def __init__(self, network: keras.Sequential, views: tuple[View, ...], temperature: float, num_classes: int):
         """Wrap a network.
 
         Args:
@@ -30,6 +31,7 @@ class CompleteGraph(keras.Model):
                 compute them from the features.
             views: log-probabilities are averaged over these; the first is the single view.
             temperature: divides the averaged log-probabilities.
+            num_classes: number of classes.
         """
         super().__init__()
         head = [layer.name for layer in network.layers].index("head")
@@ -38,6 +40,7 @@ class CompleteGraph(keras.Model):
         self.padding = max(abs(shift) for _, *shifts in views for shift in shifts)
         self.views = views
         self.temperature = temperature
+        self.num_classes = num_classes
 
     def call(self, images: Any) -> dict[str, Any]:
         """Predict images from all views."""
@@ -51,11 +54,15 @@ class CompleteGraph(keras.Model):
         probabilities = ops.cast(self.head(features), "float32")
         num_views = len(self.views)
         by_view = ops.log(ops.reshape(probabilities, (-1, num_views, probabilities.shape[-1])) + LOG_EPSILON)
-        return {
-            "probabilities": ops.softmax(ops.mean(by_view, axis=1) / self.temperature),
-            "probabilities_single_view": ops.softmax(by_view[:, 0] / self.temperature),
+        logits, logits_single_view = ops.mean(by_view, axis=1) / self.temperature, by_view[:, 0] / self.temperature
+        outputs = {
+            "probabilities": ops.softmax(logits[:, : self.num_classes]),
+            "probabilities_single_view": ops.softmax(logits_single_view[:, : self.num_classes]),
             "features": ops.reshape(features, (-1, num_views, features.shape[-1]))[:, 0],
         }
+        if probabilities.shape[-1] > self.num_classes:
+            outputs["none_probability"] = ops.softmax(logits)[:, self.num_classes :]
+        return outputs
 
     def numpy_outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs in batches, as NumPy arrays. Same argument as `Classifier.outputs`."""

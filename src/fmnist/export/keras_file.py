@@ -22,7 +22,8 @@ def export_keras(run: Run) -> None:
     """Write `model.keras` of a run, which `keras.models.load_model` opens without `fmnist`.
 
     The network takes (n, 28, 28, 1) float32 from 0 to 1, a single view, and returns probabilities without the
-    temperature of the complete graph.
+    temperature of the complete graph. A network that is trained on photos has a last probability for none of the
+    classes.
 
     Args:
         run: a run with weights. Its data is not needed.

@@ -100,8 +100,8 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
     """Calibrate a trained network, write its ONNX graph and then, last of all, the manifest.
 
     The float32 network is wrapped so that the graph is complete: `images`, uint8 (n, 28, 28), in; `probabilities`
-    (averaged over the views, calibrated), `probabilities_single_view` and `features` out. The file is compared with
-    Keras on 1,000 training images before it is accepted.
+    (averaged over the views, calibrated), `probabilities_single_view`, `features` and perhaps `none_probability` out.
+    The file is compared with Keras on 1,000 training images before it is accepted.
 
     Args:
         run: the trained run, with its weights file.
@@ -121,12 +121,14 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
     if not all(np.isfinite(values).all() for values in trained.weights.values()):
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
     num_classes = len(dataset.class_names)
-    network, as_trained = (build_network(run.config, num_classes, dtype) for dtype in ("float32", trained.precision))
+    num_outputs = run.config.num_outputs(num_classes)
+    network, as_trained = (build_network(run.config, num_outputs, dtype) for dtype in ("float32", trained.precision))
     for each in (network, as_trained):
         set_weights(each, trained.weights, run.weights_path)
-    calibration = calibrate(run, network, split, dataset.sha256)
+    calibration = calibrate(run, network, split, dataset)
     graph, graph_as_trained = (
-        CompleteGraph(each, run.config.tta_views, calibration.temperature) for each in (network, as_trained)
+        CompleteGraph(each, run.config.tta_views, calibration.temperature, num_classes)
+        for each in (network, as_trained)
     )
     checked = split.train_images[evenly_spaced(len(split.train_images), NUM_CHECKED_IMAGES)]
     # Keras exports a subclassed model only after it was called.

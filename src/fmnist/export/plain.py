@@ -24,10 +24,10 @@ NUM_CHECKED_IMAGES = 1_000
 class PlainGraph(keras.Model):
     """From stored pixels to the probabilities of a single view, `probabilities`, with few kinds of operations."""
 
-    def __init__(self, network: keras.Sequential, temperature: float):
+    def __init__(self, network: keras.Sequential, temperature: float, num_classes: int):
         """Wrap a network. Arguments as for `CompleteGraph`."""
         super().__init__()
-        self.network, self.temperature = network, temperature
+        self.network, self.temperature, self.num_classes = network, temperature, num_classes
 
     def call(self, images: Any) -> dict[str, Any]:
         """Predict images, (n, 28, 28)."""
@@ -36,7 +36,10 @@ class PlainGraph(keras.Model):
             # Flatten computes its shape in the graph, and OpenCV takes that of the first image for all.
             is_flatten = isinstance(layer, keras.layers.Flatten)
             values = ops.reshape(values, (-1, math.prod(values.shape[1:]))) if is_flatten else layer(values)
-        return {"probabilities": ops.softmax(ops.log(values + LOG_EPSILON) / self.temperature)}
+        logits = ops.log(values + LOG_EPSILON) / self.temperature
+        if values.shape[-1] > self.num_classes:
+            logits = logits[:, : self.num_classes]
+        return {"probabilities": ops.softmax(logits)}
 
 
 def export_plain(run: Run) -> None:
@@ -51,11 +54,11 @@ def export_plain(run: Run) -> None:
     """
     with lock_folder(run.folder):
         manifest = run.manifest()
-        network = load_model(run)
-        graph = PlainGraph(network, manifest.temperature)
+        network, num_classes = load_model(run), len(manifest.class_names)
+        graph = PlainGraph(network, manifest.temperature, num_classes)
         # Both compute the same function, so any images will do.
         images = np.random.default_rng(0).integers(0, 256, (NUM_CHECKED_IMAGES, 28, 28), np.uint8)
-        complete = CompleteGraph(network, (IDENTITY_VIEW,), manifest.temperature)
+        complete = CompleteGraph(network, (IDENTITY_VIEW,), manifest.temperature, num_classes)
         expected = complete.numpy_outputs(images)["probabilities"]
         graph(images[:1])  # Keras exports a model only after it was called
         content = to_onnx(graph, manifest.class_names, plain=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,17 +14,18 @@ from fmnist.data.names import are_class_names
 from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.inference import photo, picture
-from fmnist.inference.onnx_check import check_graph
+from fmnist.inference.color import ColorNetwork, color_views
 from fmnist.inference.prediction import ClassProbability, Prediction
-from fmnist.inference.rejection import RejectionRule, entropy_confidence
-from fmnist.inference.runtime import onnxruntime
-from fmnist.runs.environment import has_vnni, num_cpus
+from fmnist.inference.rejection import RejectionRule
+from fmnist.inference.runtime import onnxruntime, open_session
 from fmnist.runs.run import Run, open_pretrained, open_run
 from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE
 
 BATCH_SIZE = 100
 """Images per call, each in every view. Larger batches are no faster on two cores and need more memory."""
 OUTPUTS = ("probabilities", "probabilities_single_view", "features")
+OUTPUTS_WITH_NONE = (*OUTPUTS, "none_probability")
+"""Of a network that is trained on photos."""
 PLAIN_OUTPUTS = ("probabilities",)
 """Of a graph by `fmnist export --plain`."""
 PRETRAINED_NAME = "the pretrained model"
@@ -45,6 +47,7 @@ class Classifier:
         class_names: Sequence[str] | None = None,
         name: str = "model",
         rejection_rule: RejectionRule | None = None,
+        color: ColorNetwork | None = None,
     ):
         """Open a graph, as `fmnist export` writes it.
 
@@ -53,18 +56,16 @@ class Classifier:
             class_names: one name per class. None takes those in the file's metadata.
             name: the model's name in predictions and error messages.
             rejection_rule: decides which predictions are accepted; None makes no such decision.
+            color: a second network for photos of Fashion-MNIST's classes.
 
         Raises:
             FmnistError: if the graph is damaged, not safe to open, or does not fit the other arguments.
         """
         self.rejection_rule = rejection_rule
+        self.color = color
         self.name = name
         self.sha256 = sha256(onnx)
-        check_graph(onnx, name)
-        try:
-            self._session = onnxruntime.InferenceSession(onnx, session_options(), providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise FmnistError(f"ONNX Runtime cannot read the graph of {name}: {one_line(error)}") from error
+        self._session = open_session(onnx, name)
         _check_interface(self._session, name)
         self.class_names = tuple(class_names or _read_class_names(self._session, name))
         widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
@@ -103,7 +104,8 @@ class Classifier:
         graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else GRAPH_FILE, manifest)
         rule = RejectionRule.from_record(manifest.rejection_rule) if manifest.rejection_rule else None
         name = PRETRAINED_NAME if run.is_pretrained else printable(str(run.folder))
-        return cls(graph, manifest.class_names, name, rule)
+        color = ColorNetwork.load(run.folder) if run.is_pretrained else None
+        return cls(graph, manifest.class_names, name, rule, color)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Compute the probabilities of images in the format of the data set.
@@ -124,7 +126,7 @@ class Classifier:
 
         Returns:
             `probabilities` and `probabilities_single_view`, (n, classes), and `features`, (n, width), all float32. A
-            plain graph has `probabilities` only.
+            model that is trained on photos has `none_probability`, (n, 1), too. A plain graph has `probabilities` only.
         """
         check_images(images)
         names = [output.name for output in self._session.get_outputs()]
@@ -141,7 +143,7 @@ class Classifier:
 
     def _check_outputs(self, outputs: dict[str, np.ndarray], num_images: int) -> None:
         for name, values in outputs.items():
-            width = values.shape[1] if name == "features" else len(self.class_names)
+            width = {"features": values.shape[1], "none_probability": 1}.get(name, len(self.class_names))
             if values.shape != (num_images, width) or not np.isfinite(values).all():
                 raise FmnistError(
                     f"the graph of {self.name} returns {name} of shape {values.shape} or with NaN or infinity; "
@@ -188,19 +190,16 @@ class Classifier:
         is_garment = self.class_names == CLASS_NAMES
         conversion = photo.convert(picture.read(source, name), kind, is_garment=is_garment)
         outputs = self.outputs(conversion.pixels[np.newaxis])
-        (probabilities,) = outputs["probabilities"]
-        top = [
-            ClassProbability(self.class_names[index], int(index), float(probabilities[index]))
-            for index in np.argsort(-probabilities, kind="stable")
-        ]
-        confidence, accepted, reason = self._decide(outputs, top, conversion.problem)
+        has_color = self.color and conversion.kind != "image" and conversion.problem != photo.FEW_PIXELS
+        decision = self._decide_photo(conversion, outputs) if has_color else self._decide(outputs, conversion.problem)
+        top = decision.top
         return Prediction(
             label=top[0].label,
             class_index=top[0].class_index,
             probability=top[0].probability,
-            confidence=confidence,
-            accepted=accepted,
-            reason=reason,
+            confidence=decision.confidence,
+            accepted=decision.reason is None if decision.confidence is not None else None,
+            reason=decision.reason,
             model=self.name,
             kind=conversion.kind,
             top=top,
@@ -215,45 +214,57 @@ class Classifier:
         except FmnistError as error:
             raise error if str(error).startswith(name) else FmnistError(f"{name}: {error}") from error
 
-    def _decide(
-        self, outputs: dict[str, np.ndarray], top: list[ClassProbability], problem: str | None
-    ) -> tuple[float | None, bool | None, str | None]:
-        """Return confidence, acceptance and reason of the prediction for one picture."""
+    def _decide(self, outputs: dict[str, np.ndarray], problem: str | None) -> "_Decision":
+        """Decide on one picture by the rejection rule, if there is one."""
         rule = self.rejection_rule
+        top = self._sort_classes(outputs["probabilities"][0])
         if rule is None:
-            return None, None, None
-        (confidence,) = rule.confidence(outputs["probabilities"], outputs["features"])
+            return _Decision(top, None, None)
+        (confidence,) = rule.confidence(outputs)
         if problem == photo.NOTHING_FOUND:
             confidence = 0.0
         # So few pixels may have lost what distinguishes similar classes: the confidence must come halfway to 1.
         threshold = (1 + rule.threshold) / 2 if problem == photo.FEW_PIXELS else rule.threshold
-        if confidence >= threshold:
-            return float(confidence), True, None
-        return float(confidence), False, problem or _describe_low_confidence(rule, outputs, top)
+        is_accepted = confidence >= threshold
+        return _Decision(
+            top, float(confidence), None if is_accepted else problem or rule.describe_low_confidence(outputs, top)
+        )
+
+    def _decide_photo(self, conversion: photo.Conversion, outputs: dict[str, np.ndarray]) -> "_Decision":
+        """Decide on a photo by both networks."""
+        assert self.color
+        original = conversion.steps["original"].convert("RGB")
+        views = color_views(original, np.asarray(conversion.steps["mask"]) > 0)
+        found = self.color.combine(views, outputs["probabilities"][0], float(outputs["none_probability"][0, 0]))
+        top = self._sort_classes(found.classes)
+        confidence = top[0].probability
+        if confidence >= self.color.record.threshold:
+            return _Decision(top, confidence, None)
+        if found.none > confidence:
+            likeness = f": it looks like {found.looks_like}" if found.looks_like else ""
+            reason = f"none of the {len(top)} classes{likeness}"
+        else:
+            reason = conversion.problem or photo.light_problem(original) or f"between {top[0].label} and {top[1].label}"
+        return _Decision(top, confidence, reason)
+
+    def _sort_classes(self, probabilities: np.ndarray) -> list[ClassProbability]:
+        """Return the classes by falling probability."""
+        return [
+            ClassProbability(self.class_names[index], int(index), float(probabilities[index]))
+            for index in np.argsort(-probabilities, kind="stable")
+        ]
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Return the options with which `Classifier` opens graphs, as a new object."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_cpus()
-    options.log_severity_level = 3
-    # A thread that waits actively takes the processor from the other pictures of a batch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI, the fast int8 kernels overflow when products are added. The exact kernels take twice as long, but
-    # give the same results on every processor. By default ONNX Runtime uses the exact ones on every x86 processor.
-    options.add_session_config_entry("session.x64quantprecision", str(int(not has_vnni())))
-    # `check_graph` reads ONNX files only; ONNX Runtime also has a format of its own.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    return options
+@dataclass(frozen=True)
+class _Decision:
+    """Whether to accept the prediction for a picture."""
 
-
-def _describe_low_confidence(rule: RejectionRule, outputs: dict[str, np.ndarray], top: list[ClassProbability]) -> str:
-    """Name the lower of the two factors of the confidence in one prediction."""
-    (in_distribution,) = rule.in_distribution_probability(outputs["features"])
-    (certainty,) = entropy_confidence(outputs["probabilities"])
-    if in_distribution < certainty:
-        return f"not like any of the {len(top)} classes"
-    return f"between {top[0].label} and {top[1].label}"
+    top: list[ClassProbability]
+    """All classes by falling probability."""
+    confidence: float | None
+    """None without a rejection rule."""
+    reason: str | None
+    """Why it is not accepted."""
 
 
 def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
@@ -262,7 +273,8 @@ def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
     outputs = {part.name: (part.type, len(part.shape)) for part in session.get_outputs()}
     if inputs != {"images": ("tensor(uint8)", 3, IMAGE_SIZE, IMAGE_SIZE)}:
         raise FmnistError(f"the graph of {name} has inputs {inputs}; expected images, uint8 of shape (n, 28, 28)")
-    if outputs not in [dict.fromkeys(names, ("tensor(float)", 2)) for names in (OUTPUTS, PLAIN_OUTPUTS)]:
+    known = (OUTPUTS, OUTPUTS_WITH_NONE, PLAIN_OUTPUTS)
+    if outputs not in [dict.fromkeys(names, ("tensor(float)", 2)) for names in known]:
         raise FmnistError(
             f"the graph of {name} has outputs {outputs}; expected {', '.join(OUTPUTS[:-1])} and {OUTPUTS[-1]}, float32 "
             "with two dimensions"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
@@ -40,7 +40,9 @@ MAX_BORDER_SHARE = 0.15
 """Of the picture's border; a garment that covers more is cut off."""
 
 NOTHING_FOUND = "nothing found in the picture"
-TOUCHES_BORDER = "touches the border"
+CUT_OFF = "cut off at the {} edge: step back"
+TOO_DARK = "too dark: more light would help"
+DARK = 40  # mean gray level
 FEW_PIXELS = "too few details; a sharper or larger photo would help"
 
 
@@ -152,12 +154,23 @@ def _segment(picture: Image.Image) -> Conversion:
     elif max(picture.size) < 2 * IMAGE_SIZE:
         problem = FEW_PIXELS
     elif border(mask[1:-1, 1:-1]).mean() > MAX_BORDER_SHARE:  # GrabCut never marks the outermost pixels
-        problem = TOUCHES_BORDER
+        problem = CUT_OFF.format(_edge_with_most(mask[1:-1, 1:-1]))
     rows, columns = _bounding_box(mask)
     pixels = render(colors[rows, columns], mask[rows, columns], is_product_shot=is_product_shot)
     crop = np.where(mask[..., None], colors, 255)[rows, columns]
     steps = _steps(picture, mask, crop, pixels)
     return Conversion(pixels, steps, "product shot" if is_product_shot else "photo", problem)
+
+
+def _edge_with_most(mask: np.ndarray) -> str:
+    """Name the edge of a mask that the garment covers most."""
+    shares = {"upper": mask[0].mean(), "lower": mask[-1].mean(), "left": mask[:, 0].mean(), "right": mask[:, -1].mean()}
+    return max(shares, key=shares.__getitem__)
+
+
+def light_problem(picture: Image.Image) -> str | None:
+    """Return `TOO_DARK` for a picture that is. None for any other."""
+    return TOO_DARK if np.asarray(picture.convert("L")).mean() < DARK else None
 
 
 def _steps(picture: Image.Image, mask: np.ndarray, crop: np.ndarray, pixels: np.ndarray) -> dict[str, Image.Image]:
@@ -224,17 +237,6 @@ def _center(values: np.ndarray) -> np.ndarray:
     image = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
     image[top : top + height, left : left + width] = values
     return np.round(np.clip(image * (255 / max(image.max(), 1)), 0, 255)).astype(np.uint8)
-
-
-def contact_sheet(steps: dict[str, Image.Image], edge: int = 224) -> Image.Image:
-    """Draw the steps of a conversion side by side, each in a square of `edge` pixels."""
-    sheet = Image.new("RGB", (edge * len(steps), edge), "white")
-    for index, step in enumerate(steps.values()):
-        is_final = step.size == (IMAGE_SIZE, IMAGE_SIZE)
-        resampling = Image.Resampling.NEAREST if is_final else Image.Resampling.BICUBIC
-        fitted = ImageOps.contain(step.convert("RGB"), (edge - 8, edge - 8), resampling)
-        sheet.paste(fitted, (edge * index + (edge - fitted.width) // 2, (edge - fitted.height) // 2))
-    return sheet
 
 
 def _split_alpha(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,11 +5,13 @@ can: linear discriminants (Fisher 1936) map each class to a compact cluster, and
 clusters. The confidence combines both: how typical the features are, and how certain the probabilities.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from fmnist.inference.prediction import ClassProbability
 from fmnist.runs.schemas import RejectionRuleRecord
 
 THRESHOLD_QUANTILE = 0.06
@@ -20,6 +22,10 @@ LOWEST_QUANTILE = 0.001
 """Quantile of the validation images that counts as the least typical one; the outliers below it are ignored."""
 SIGNIFICANT_DIGITS = 6
 """Precision of the numbers in a manifest, which people read too."""
+
+
+Outputs = Mapping[str, np.ndarray]
+"""Names of outputs of a graph to their values."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +76,18 @@ class RejectionRule:
             discriminants.var(axis=0) + 1e-12,
         )
 
-    def calibrated(self, probabilities: np.ndarray, features: np.ndarray) -> "RejectionRule":
+    def calibrated(self, outputs: Outputs) -> "RejectionRule":
         """Return a copy with midpoint, scale and threshold set by validation images.
 
         Args:
-            probabilities: (n, classes), calibrated.
-            features: (n, width).
+            outputs: as for `confidence`.
         """
-        scores = self.relative_mahalanobis(features)
+        scores = self.relative_mahalanobis(outputs["features"])
         lowest, lower, upper = np.quantile(scores, [LOWEST_QUANTILE, 0.25, 0.75])
         spread = max(float(upper - lower), 1e-6)
         # Photos are less typical than studio images even when classified correctly, so the midpoint is lenient.
         scaled = replace(self, midpoint=float(lowest) - spread, scale=spread / 2)
-        confidence = scaled.confidence(probabilities, features)
+        confidence = scaled.confidence(outputs)
         return replace(scaled, threshold=float(np.quantile(confidence, THRESHOLD_QUANTILE)))
 
     def relative_mahalanobis(self, features: np.ndarray) -> np.ndarray:
@@ -106,17 +111,33 @@ class RejectionRule:
         logits = (self.relative_mahalanobis(features) - self.midpoint) / self.scale
         return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
-    def confidence(self, probabilities: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Compute the in-distribution probability times `entropy_confidence`.
+    def confidence(self, outputs: Outputs) -> np.ndarray:
+        """Compute the in-distribution probability times `entropy_confidence`, and the probability of any class.
 
         Args:
-            probabilities: (n, classes), calibrated.
-            features: (n, width).
+            outputs: of a graph: `probabilities`, (n, classes), calibrated; `features`, (n, width); perhaps
+                `none_probability`, (n, 1).
 
         Returns:
             (n,) from 0 to 1.
         """
-        return self.in_distribution_probability(features) * entropy_confidence(probabilities)
+        in_distribution = self.in_distribution_probability(outputs["features"])
+        if "none_probability" in outputs:
+            in_distribution = in_distribution * (1 - outputs["none_probability"][:, 0])
+        return in_distribution * entropy_confidence(outputs["probabilities"])
+
+    def describe_low_confidence(self, outputs: Outputs, top: Sequence[ClassProbability]) -> str:
+        """Name the lower of the two factors of the confidence in one prediction.
+
+        Args:
+            outputs: as for `confidence`, of one image.
+            top: the classes by falling probability.
+        """
+        (in_distribution,) = self.in_distribution_probability(outputs["features"])
+        (certainty,) = entropy_confidence(outputs["probabilities"])
+        if in_distribution < certainty:
+            return f"not like any of the {len(top)} classes"
+        return f"between {top[0].label} and {top[1].label}"
 
     def to_record(self) -> RejectionRuleRecord:
         """Return the rule as the record of a manifest, rounded to `SIGNIFICANT_DIGITS`."""

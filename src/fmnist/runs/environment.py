@@ -20,7 +20,11 @@ COMPARED = ("python", "processor", "threads", "backend", "precision")
 
 
 def describe_environment(
-    backend: str, precision: str, data_sha256: dict[str, str], class_names: tuple[str, ...] | None = None
+    backend: str,
+    precision: str,
+    data_sha256: dict[str, str],
+    class_names: tuple[str, ...] | None = None,
+    photos_sha256: str | None = None,
 ) -> Environment:
     """Describe this process and the data that it trains on.
 
@@ -29,6 +33,7 @@ def describe_environment(
         precision: `float32` or `bfloat16`.
         data_sha256: file name to SHA-256.
         class_names: of the data.
+        photos_sha256: of the file of photos, if the network is trained on them.
     """
     return Environment(
         python=platform.python_version(),
@@ -41,6 +46,7 @@ def describe_environment(
         precision=precision,
         data_sha256=data_sha256,
         class_names=class_names,
+        photos_sha256=photos_sha256,
     )
 
 

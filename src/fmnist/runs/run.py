@@ -258,13 +258,15 @@ def open_pretrained() -> Run:
     return open_run(PRETRAINED_FOLDER)
 
 
-def record_environment(run: Run, dataset: Dataset, backend: str, precision: str) -> None:
+def record_environment(
+    run: Run, dataset: Dataset, backend: str, precision: str, photos_sha256: str | None = None
+) -> None:
     """Write `environment.json`. In a resumed run, check the data and warn about what has changed.
 
     Raises:
-        FmnistError: if the run was started on other data.
+        FmnistError: if the run was started on other data or photos.
     """
-    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names)
+    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names, photos_sha256)
     path = run.folder / "environment.json"
     if path.exists():
         try:
@@ -273,6 +275,11 @@ def record_environment(run: Run, dataset: Dataset, backend: str, precision: str)
             log.warning("%s is damaged; it is written again", path)
         else:
             run.check_data(dataset, before.data_sha256)
+            if photos_sha256 != before.photos_sha256:
+                raise FmnistError(
+                    f"the photos are not those that {run.folder} was trained on (the SHA-256 of their file differs); "
+                    f"restore {run.config.photos or 'the file of the repository'}"
+                )
             changes = environment_changes(before, now)
             if not changes:
                 return

@@ -18,6 +18,10 @@ INT8_FILE = "model-int8.onnx"
 """The quantized graph, which is exported on request."""
 PLAIN_FILE = "model-plain.onnx"
 """The graph of a single view for other runtimes, which is exported on request."""
+COLOR_FILE = "color.onnx"
+"""The color network for photos, which comes with the package."""
+PHOTO_MODEL_FILE = "photos.json"
+"""What belongs to it."""
 KERAS_FILE = "model.keras"
 """The network in Keras' own format, which is exported on request."""
 EXPORTS = (INT8_FILE, PLAIN_FILE, KERAS_FILE)
@@ -72,6 +76,8 @@ class Environment(Document, frozen=True, kw_only=True):
     """Data file to the SHA-256 of its decompressed content."""
     class_names: tuple[str, ...] | None = None
     """None in runs of earlier versions."""
+    photos_sha256: Sha256 | None = None
+    """Of the file of photos. None for a run that is not trained on photos."""
     previous: Optional["Environment"] = None
     """The environment before the last resume, if that was different."""
 
@@ -177,3 +183,22 @@ class Manifest(Document, frozen=True, kw_only=True):
         _check_class_names(self.class_names)
         if missing := {GRAPH_FILE, WEIGHTS_FILE} - self.sha256.keys():
             raise FmnistError(f"sha256 has no {' and no '.join(sorted(missing))}")
+
+
+class PhotoModelRecord(Document, frozen=True, kw_only=True):
+    """`photos.json` beside the pretrained model: the color network, and how it is combined with the other network."""
+
+    format_version: int = FORMAT_VERSION
+    outputs: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MAX_CLASSES)]
+    """Names of the outputs of the color network: categories of photos."""
+    color_weight: Fraction
+    """Of the color network's probabilities; the other network has the rest."""
+    temperature: Annotated[float, Meta(ge=0.01, le=100)]
+    """Exponent of the averaged probabilities, as 1 / temperature."""
+    threshold: Fraction
+    """Lowest probability that is accepted."""
+    sha256: Sha256
+    """Of the color network's graph."""
+    photos_sha256: Sha256
+    """Of the file of reduced photos, whose split was used."""
+    commit: Text

@@ -52,11 +52,11 @@ def augment(
         selected[is_flipped] = selected[is_flipped, :, ::-1]
     if shift:
         offsets = rng("shift", seed, epoch).integers(0, 2 * shift + 1, size=(len(images), 2))
-        selected = _crop(selected, offsets[indices], shift)
+        selected = crop(selected, offsets[indices], shift)
     return selected
 
 
-def _crop(images: np.ndarray, offsets: np.ndarray, padding: int) -> np.ndarray:
+def crop(images: np.ndarray, offsets: np.ndarray, padding: int) -> np.ndarray:
     """Pad images with zeros and crop each to its former size, from its row and column in `offsets`, (n, 2)."""
     height, width = images.shape[1:]
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding)))
@@ -117,7 +117,7 @@ def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
     return rng("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("order", "flip", "shift", "dropout", "cutmix", "photo_augmentation")
+STREAMS = ("order", "flip", "shift", "dropout", "cutmix", "photo_augmentation", "photos")
 """Names of independent random streams. A new one goes to the end, because the position is part of the seed."""
 
 

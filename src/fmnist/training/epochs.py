@@ -8,9 +8,11 @@ import numpy as np
 
 from fmnist.config import Config
 from fmnist.data.dataset import Split, normalize
+from fmnist.data.photos import PhotoSet
 from fmnist.export.graph import LOG_EPSILON
 from fmnist.training import augment
 from fmnist.training.photo_augment import augment_as_photos
+from fmnist.training.photo_batches import draw_photos, one_hot_photos
 
 ops = keras.ops
 
@@ -70,13 +72,15 @@ def balanced_class_weights(one_hot_labels: np.ndarray) -> np.ndarray:
     """Return a weight for each class: n / (classes * images of the class), as scikit-learn's `balanced`.
 
     Args:
-        one_hot_labels: (n, classes), with at least one image of each class.
+        one_hot_labels: (n, classes).
 
     Returns:
-        (classes,) float32. The mean weight of the images is 1.
+        (classes,) float32. The mean weight of the images is 1. A column without images, "none of the classes", has the
+        weight 1.
     """
     counts = one_hot_labels.sum(axis=0)
-    return (len(one_hot_labels) / (len(counts) * counts)).astype(np.float32)
+    weights = len(one_hot_labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts, weights, 1).astype(np.float32)
 
 
 class EpochSampler(keras.callbacks.Callback):
@@ -87,23 +91,35 @@ class EpochSampler(keras.callbacks.Callback):
     stored loss is among the highest.
     """
 
-    def __init__(self, images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], config: Config):
+    def __init__(
+        self,
+        images: np.ndarray,
+        one_hot_labels: np.ndarray,
+        class_names: tuple[str, ...],
+        config: Config,
+        photos: PhotoSet | None = None,
+    ):
         """Prepare for a run.
 
         Args:
             images: (n, 28, 28) uint8, the training images.
-            one_hot_labels: (n, classes) float32.
+            one_hot_labels: (n, `config.num_outputs`) float32.
             class_names: name of each class.
             config: of the run.
+            photos: to train on too, if `config.photo_fraction` is above 0.
         """
         super().__init__()
         self.images, self.labels, self.class_names, self.config = images, one_hot_labels, class_names, config
         num_selected = math.ceil(config.hard_example_fraction * len(images))
         self.losses = np.full(len(images), np.inf, np.float32)
         self.selected = np.arange(num_selected)
-        self.loss_recorder = LossRecorder(num_selected)
+        self.photos = photos.training_part() if photos else None
+        self.num_photos = round(num_selected * config.photo_fraction / (1 - config.photo_fraction)) if photos else 0
+        self.order = np.arange(num_selected + self.num_photos)
+        self.loss_recorder = LossRecorder(len(self.order))
         weights = balanced_class_weights(one_hot_labels) if config.class_weights else None
-        self.batches = Batches(images[:num_selected], one_hot_labels[:num_selected], config.batch_size, weights)
+        first = np.resize(np.arange(num_selected), len(self.order))
+        self.batches = Batches(images[first], one_hot_labels[first], config.batch_size, weights)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Select, augment and reseed."""
@@ -115,6 +131,12 @@ class EpochSampler(keras.callbacks.Callback):
             images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch, bool(config.flip))
         if config.cutmix:
             images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
+        if self.photos:
+            photos, indices = draw_photos(self.photos, self.num_photos, config.seed, epoch, bool(config.flip))
+            images = np.concatenate([images, photos])
+            labels = np.concatenate([labels, one_hot_photos(self.photos.accepted[indices])])
+            self.order = augment.rng("photos", config.seed, epoch, 1).permutation(len(images))
+            images, labels = images[self.order], labels[self.order]
         self.batches.images, self.batches.labels = images, labels
         reseed_dropout(self.model, config.seed, epoch)
 
@@ -130,7 +152,9 @@ class EpochSampler(keras.callbacks.Callback):
     def _store_losses(self) -> None:
         recorded = self.loss_recorder.recorded()
         # An epoch that a callback has stopped did not reach all of its images.
-        self.losses[self.selected[: len(recorded)]] = recorded
+        order = self.order[: len(recorded)]
+        is_selected = order < len(self.selected)
+        self.losses[self.selected[order[is_selected]]] = recorded[is_selected]
 
 
 class LossRecorder(keras.metrics.CategoricalCrossentropy):

@@ -17,6 +17,8 @@ AUGMENT_PROBABILITY = 0.6
 """Of whole garments. The others stay unchanged, so that the network still learns the data set's own images."""
 FRAGMENT_PROBABILITY = 0.2
 """Of the garments that can be cut into fragments. More fragments reduce the accuracy on whole garments."""
+NEGATIVE_PROBABILITY = 0.02
+"""Of all images, if there is an output for "none of the classes": with bright and dark exchanged, they are none."""
 AUGMENT_FRAGMENT_PROBABILITY = 0.7
 """Higher than for whole garments, so that the network cannot recognize fragments by their lack of augmentation."""
 
@@ -81,15 +83,16 @@ def augment_as_photos(
 
     Args:
         images: (n, 28, 28) uint8. The result for an image depends on its position.
-        one_hot_labels: (n, num_classes) float32.
+        one_hot_labels: (n, num_classes) float32, or one column more for "none of the classes".
         class_names: class names of the data set.
         seed: seed of the run.
         epoch: epoch number, from 0.
         flip: whether some of the shoes in pairs may be flipped.
 
     Returns:
-        Images and labels, new arrays of the same shapes and dtypes. The label of a fragment is 1 / num_classes for
-        every class; the other labels are unchanged.
+        Images and labels, new arrays of the same shapes and dtypes. The label of a fragment is "none of the
+        classes": its column, or 1 / num_classes for every class. With that column, so is the label of the few images
+        that are negated. The other labels are unchanged.
     """
     rng = augment.rng("photo_augmentation", seed, epoch)
     images, one_hot_labels = images.copy(), one_hot_labels.copy()
@@ -104,6 +107,7 @@ def _augment_chunk(
 ) -> None:
     """Augment images and labels in place."""
     labels = one_hot_labels.argmax(axis=1)
+    has_none_column = one_hot_labels.shape[1] > len(class_names)
     is_shoe, is_trousers, is_top, is_dress = (
         np.array([name in names for name in class_names])[labels]
         for names in (SHOE_CLASSES, TROUSER_CLASSES, TOP_CLASSES, DRESS_CLASSES)
@@ -114,7 +118,8 @@ def _augment_chunk(
     is_large_enough = (fragments > 0).sum(axis=(1, 2)) >= MIN_FRAGMENT_PIXELS
     cut, fragments = cut[is_large_enough], fragments[is_large_enough]
     images[cut] = _to_uint8(_sharpen(warp_and_fit(fragments, Warp()), FRAGMENT_SHARPNESS_RANGE, rng))
-    one_hot_labels[cut] = 1 / one_hot_labels.shape[1]
+    one_hot_labels[cut] = 0 if has_none_column else 1 / len(class_names)
+    one_hot_labels[cut, len(class_names) :] = 1
 
     probability = np.full(len(images), AUGMENT_PROBABILITY)
     probability[cut] = AUGMENT_FRAGMENT_PROBABILITY
@@ -125,6 +130,10 @@ def _augment_chunk(
     augmented[is_paired] = _make_pairs(augmented[is_paired], rng, flip)
     augmented = warp_and_fit(augmented, _random_warp(is_shoe, rng))
     images[selected] = _to_uint8(_sharpen(_shade(augmented, rng), SHARPNESS_RANGE, rng))
+    if has_none_column:
+        negatives = np.flatnonzero(rng.random(len(images)) < NEGATIVE_PROBABILITY)
+        images[negatives] = 255 - images[negatives]
+        one_hot_labels[negatives] = np.eye(one_hot_labels.shape[1])[-1]
 
 
 def _cut_fragments(

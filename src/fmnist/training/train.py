@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from fmnist.config import Config
 from fmnist.data.dataset import Dataset, Split, check_trainable, evenly_spaced, load, split_dataset
+from fmnist.data.photos import PhotoSet, load_photos
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import lock_folder
@@ -22,6 +23,7 @@ from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
+from fmnist.training.photo_batches import AnyOfCrossentropy
 from fmnist.training.progress import watch
 
 NUM_WHITENING_IMAGES = 5_000
@@ -70,13 +72,15 @@ def train(
     started = time.perf_counter()
     check_trainable(dataset)
     warn_of_imbalance(dataset, config)
+    config = replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path)
+    photos = photos_to_train_on(config, dataset)
     split = split_dataset(dataset, config.seed, config.full)
     folder = Path(folder) if folder else make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
-        run = create_run(replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path), folder)
+        run = create_run(config, folder)
         with watch(verbose, callbacks) as watching:
-            trained = fit(run, dataset, split, [*watching, *callbacks])
+            trained = fit(run, dataset, split, photos, [*watching, *callbacks])
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
         export(run, lock, trained, dataset, split)
@@ -125,13 +129,14 @@ def resume(
     if run.status == "finished":
         return run
     dataset = dataset or data_to_resume(run)
+    photos = photos_to_train_on(run.config, dataset)
     split = run.split(dataset)
     with lock_folder(run.folder) as lock:
         refuse_without_weights(run)
         if run.status == "training":
             check_callbacks(run.config, callbacks)
             with watch(verbose, callbacks) as watching:
-                trained = fit(run, dataset, split, [*watching, *callbacks])
+                trained = fit(run, dataset, split, photos, [*watching, *callbacks])
         else:  # all epochs are done, only the export is missing
             trained = read_trained(run, dataset)
         export(run, lock, trained, dataset, split)
@@ -157,31 +162,42 @@ def refuse_without_weights(run: Run) -> None:
         )
 
 
+def photos_to_train_on(config: Config, dataset: Dataset) -> PhotoSet | None:
+    """Load the photos of a configuration. Returns None if it has none."""
+    return load_photos(config.photos, len(dataset.class_names)) if config.photo_fraction else None
+
+
 @keras_defaults()
-def fit(run: Run, dataset: Dataset, split: Split, callbacks: Callbacks = ()) -> TrainedNetwork:
+def fit(
+    run: Run, dataset: Dataset, split: Split, photos: PhotoSet | None = None, callbacks: Callbacks = ()
+) -> TrainedNetwork:
     """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
 
     Args:
         run: a new or interrupted run, its folder locked by this process.
         dataset: the run's data.
         split: the same, split as the run does.
+        photos: of `photos_to_train_on`.
         callbacks: as for `train`.
     """
-    config, num_classes = run.config, len(dataset.class_names)
+    config = run.config
+    num_outputs = config.num_outputs(len(dataset.class_names))
     precision = choose_precision(config.precision)
-    record_environment(run, dataset, keras.backend.backend(), precision)
+    record_environment(run, dataset, keras.backend.backend(), precision, photos.sha256 if photos else None)
     remove_exports(run)
 
-    network = build_network(config, num_classes, precision)
+    network = build_network(config, num_outputs, precision)
     # A split is shuffled. Without a split, the images are in the order of the file, which may be sorted by class.
     num_images = len(split.train_images)
     chosen = evenly_spaced(num_images, NUM_WHITENING_IMAGES) if config.full else slice(NUM_WHITENING_IMAGES)
     fit_whitening(network, split.train_images[chosen])
-    labels = one_hot(split.train_labels, num_classes)
-    sampler = EpochSampler(split.train_images, labels, dataset.class_names, config)
+    labels = one_hot(split.train_labels, num_outputs)
+    sampler = EpochSampler(split.train_images, labels, dataset.class_names, config, photos)
     network.compile(
         optimizer=make_optimizer(config, num_steps=len(sampler.batches) * config.epochs),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        loss=(AnyOfCrossentropy if photos else keras.losses.CategoricalCrossentropy)(
+            label_smoothing=config.label_smoothing
+        ),
         metrics=[
             "accuracy",
             keras.metrics.Precision(name="precision"),
@@ -195,7 +211,7 @@ def fit(run: Run, dataset: Dataset, split: Split, callbacks: Callbacks = ()) -> 
         initial_epoch=run_checkpoint.restore(network),
         epochs=config.epochs,
         shuffle=False,  # `EpochSampler` has shuffled the images
-        validation_data=None if config.full else validation_batches(split, num_classes),
+        validation_data=None if config.full else validation_batches(split, num_outputs),
         callbacks=[sampler, run_checkpoint, *callbacks],
         verbose=0,
     )
