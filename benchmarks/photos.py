@@ -161,6 +161,17 @@ def confidences(predictions: list[Prediction]) -> np.ndarray:
     return np.array([each.probability if each.confidence is None else each.confidence for each in predictions])
 
 
+def score_without_color(photos: list[Photo], classifier: Classifier) -> dict[str, float]:
+    """Return some scores of the 28x28 network alone, for a model with a color network."""
+    color, classifier.color = classifier.color, None
+    try:
+        predictions = classify_photos(photos, classifier)[0] if color else []
+    finally:
+        classifier.color = color
+    scores = score_photos(photos, predictions) if color else {}
+    return {f"without_color_{name}": scores[name] for name in RESAMPLED if name in scores}
+
+
 def bootstrap(photos: list[Photo], predictions: list[Prediction]) -> dict[str, list[float]]:
     """Return 95 % intervals of some scores, from photos drawn with replacement."""
     rng = np.random.default_rng(0)
@@ -298,6 +309,7 @@ def main() -> None:
         photos = read_labels(arguments.folder, arguments.part)
         provenance = describe_provenance()
         predictions, seconds = classify_photos(photos, classifier)
+        without_color = score_without_color(photos, classifier)
         result = {
             "run": run.name if arguments.model else classifier.name,
             "preset": run.config.preset,
@@ -305,6 +317,7 @@ def main() -> None:
             "part": arguments.part,
             **score_photos(photos, predictions),
             "intervals_95": bootstrap(photos, predictions),
+            **without_color,
             "milliseconds_median": 1000 * float(np.median(seconds)),
             **score_clean_images(run, classifier, arguments.part),
             **(

@@ -244,7 +244,7 @@ plots.samples(dataset.test_images[[sample["index"] for sample in samples]], samp
 # %% [markdown]
 # ## 9. A photo
 #
-# A photo has colors, a background, and thousands of pixels. `classify` finds the garment and converts it to an image like those of the data set: cropped, 28 pixels along the longest edge, centered, bright on black. The model for photos comes with the package: `Classifier.load()` without a run. Try it with a photo of your own.
+# A photo has colors, a background, and thousands of pixels. `classify` finds the garment and converts it to an image like those of the data set: cropped, 28 pixels along the longest edge, centered, bright on black. The model for photos comes with the package: `Classifier.load()` without a run. It has learned from real photos too, and a second network looks at the photo in color. Try it with a photo of your own.
 
 # %%
 photo_classifier = fmnist.Classifier.load()
@@ -254,7 +254,7 @@ with fmnist.errors_as_text():
 plots.prediction(shirt)
 
 # %% [markdown]
-# And if the photo shows no garment at all? The network has ten classes and must choose one of them, often with a high probability. So the package compares the features of the photo with those of the training images. If they are too different, the answer is "not sure".
+# And if the photo shows no garment at all? A network with ten outputs must choose one of ten classes, often with a high probability. So the networks for photos have one more output: none of them. They have learned it from hats, skirts, and drawings of many other things. If no class is probable enough, the answer is "not sure".
 
 # %%
 with fmnist.errors_as_text():

@@ -172,3 +172,16 @@ def test_shoes_are_not_flipped_if_flipping_is_off(originals, augmented):
     is_shoe = np.isin(originals[1].argmax(axis=1), SHOES)
     assert not is_changed(images, augmented[0])[~is_shoe].any()
     assert 0.05 < is_changed(images, augmented[0])[is_shoe].mean() < 0.3
+
+
+def test_negatives_and_fragments_are_none_of_the_classes_where_there_is_a_column(small):
+    images = small.train_images
+    labels = np.eye(11, dtype=np.float32)[small.train_labels]
+    augmented, new_labels = augment_as_photos(images, labels, CLASS_NAMES, seed=1, epoch=0)
+    is_none = new_labels[:, 10] == 1
+    np.testing.assert_array_equal(new_labels.sum(axis=1), 1)
+    is_negative = augmented[:, :2].mean(axis=(1, 2)) > 200
+    assert (is_none[is_negative]).all()
+    assert 0.005 < is_negative.mean() < 0.04
+    assert is_none.mean() > is_negative.mean()  # fragments
+    assert set(np.unique(new_labels)) == {0, 1}

@@ -1,6 +1,7 @@
 """A run that is trained on photos too: its epochs, its graph, and how it is resumed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,3 +144,20 @@ def test_configuration_before_photos_is_read(finished, tmp_path):
     del document["config"]["photo_fraction"], document["config"]["photos"]
     (tmp_path / "config.json").write_text(json.dumps(document))
     assert open_run(tmp_path).config.num_outputs(10) == 10
+
+
+def test_other_formats_have_the_classes(finished, small, tmp_path):
+    import keras
+
+    from fmnist.export.keras_file import export_keras
+    from fmnist.export.plain import export_plain
+    from fmnist.export.quantize import quantize_run
+
+    run = open_run(shutil.copytree(finished.folder, tmp_path / "run"))
+    export_plain(run)
+    plain = fmnist.Classifier.load(run.folder / "model-plain.onnx")
+    assert plain.predict(small.test_images[:3]).shape == (3, 10)
+    export_keras(run)
+    assert keras.models.load_model(run.folder / "model.keras").output_shape == (None, 11)
+    quantize_run(run, small)
+    assert "none_probability" in fmnist.Classifier.load(run, int8=True).outputs(small.test_images[:3])
