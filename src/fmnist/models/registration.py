@@ -1,4 +1,4 @@
-"""Register the layers, initializer and optimizer of fmnist with Keras, whichever is imported first.
+"""Register the classes of fmnist with Keras, whichever is imported first.
 
 `keras.models.load_model` finds the classes of a saved network by their registered names only. Importing Keras takes
 seconds, so `import fmnist` does not do it.
@@ -6,14 +6,41 @@ seconds, so `import fmnist` does not do it.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
+
+CLASSES = {
+    "Dirac": "fmnist.models.networks",
+    "FusedBatchNormalization": "fmnist.models.layers",
+    "LossRecorder": "fmnist.training.epochs",
+    "Muon": "fmnist.models.muon",
+}
+"""Name of each class that a file of Keras can contain, and its module, which registers it under `PACKAGE`."""
+PACKAGE = "fmnist"
 
 
-def register_classes() -> None:
-    """Import the modules whose classes register themselves."""
-    from fmnist.models import layers, muon, networks  # noqa: F401
+@dataclass(frozen=True)
+class UnimportedClass:
+    """Stands for a class in Keras' registry until its module is imported.
+
+    The modules import each other and Keras, so they cannot be imported while Keras is.
+    """
+
+    name: str
+
+    def from_config(self, config: dict[str, Any]) -> Any:
+        """Return an instance of the class, as Keras asks for it."""
+        return getattr(import_module(CLASSES[self.name]), self.name).from_config(config)
+
+
+def register_classes(keras: ModuleType) -> None:
+    """Register all classes that are not registered yet."""
+    for name in CLASSES:
+        keras.saving.get_custom_objects().setdefault(f"{PACKAGE}>{name}", UnimportedClass(name))
 
 
 class RegisterAfterImport(MetaPathFinder):
@@ -37,7 +64,7 @@ class RegisterAfterImport(MetaPathFinder):
                 execute(module)
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
-                register_classes()
+                register_classes(module)
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
@@ -45,7 +72,7 @@ class RegisterAfterImport(MetaPathFinder):
 
 def register_with_keras() -> None:
     """Register the classes now if Keras is imported already, otherwise as soon as it is."""
-    if sys.modules.get("keras"):
-        register_classes()
+    if keras := sys.modules.get("keras"):
+        register_classes(keras)
     elif not any(isinstance(finder, RegisterAfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisterAfterImport())

@@ -157,6 +157,7 @@ class EpochSampler(keras.callbacks.Callback):
         self.losses[self.selected[order[is_selected]]] = recorded[is_selected]
 
 
+@keras.saving.register_keras_serializable("fmnist")
 class LossRecorder(keras.metrics.CategoricalCrossentropy):
     """The mean cross-entropy as a metric, which also stores how hard each image was, in the order of training.
 
@@ -191,6 +192,10 @@ class LossRecorder(keras.metrics.CategoricalCrossentropy):
         """Restart at the first position."""
         super().reset_state()
         self.position.assign(0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {"num_images": self.num_images}
 
     def recorded(self) -> np.ndarray:
         """Return the losses since the last reset, at most `num_images`, float32."""
