@@ -583,3 +583,49 @@ def test_a_data_set_in_a_subfolder_is_found(small, tmp_path, inner):
     if folder.name == "raw":
         (folder.parent / "processed").mkdir()
     assert fmnist.load(tmp_path).sha256 == small.sha256
+
+
+def test_names_in_the_folder_of_the_files_are_used(tmp_path):
+    write(tmp_path / "archive")
+    (tmp_path / "archive" / "labels.txt").write_text("a\nb\nc")
+    assert fmnist.load(tmp_path).class_names == ("a", "b", "c")
+
+
+def unpack_to_folders(folder, is_beside=False):
+    """Put each file into a folder of its name, as 7-Zip does; on request also beside it under another name."""
+    for path in list(folder.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        (path / path.name).write_bytes(content)
+        if is_beside:
+            (folder / path.name.replace("-idx", ".idx")).write_bytes(content)
+
+
+@pytest.mark.parametrize("is_beside", [False, True])
+def test_files_in_folders_of_their_names_are_found(tmp_path, is_beside):
+    """As 7-Zip unpacks them, and as Kaggle has MNIST."""
+    folder = write(tmp_path / "data", compress=unchanged)
+    unpack_to_folders(folder, is_beside)
+    (folder / "labels.txt").write_text("a\nb\nc")
+    for path in (folder, folder / USUAL[0], folder / USUAL[0] / USUAL[0]):
+        dataset = fmnist.load(path)
+        assert_is_the_data(dataset)
+        assert dataset.class_names == ("a", "b", "c")
+
+
+def test_tables_in_folders_of_their_names_are_found(tmp_path):
+    for name, part in (("mnist_train.csv", TRAIN), ("mnist_test.csv", TEST)):
+        (tmp_path / name).write_text(csv_text(*part))
+    unpack_to_folders(tmp_path)
+    assert_is_the_data(fmnist.load(tmp_path))
+    np.savez(tmp_path / "x.npz", x_train=TRAIN[0], y_train=TRAIN[1], x_test=TEST[0], y_test=TEST[1])
+    (tmp_path / "y.npz").mkdir()
+    (tmp_path / "x.npz").rename(tmp_path / "y.npz" / "x.npz")
+    assert_is_the_data(fmnist.load(tmp_path / "y.npz"))
+
+
+def test_an_empty_folder_does_not_hide_a_file(tmp_path):
+    folder = write(tmp_path / "data", [name.replace("-idx", ".idx") for name in USUAL], compress=unchanged)
+    (folder / USUAL[0]).mkdir()
+    assert_is_the_data(fmnist.load(folder))

@@ -1,6 +1,7 @@
 """From what containers hold to training and test part: check, name and split it."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 """Images (n, 28, 28) and labels (n,), both uint8, of `train` and `test`."""
 
 
-def assemble(path: Path, blocks: dict[str | None, Block]) -> tuple[Parts, tuple[str, ...] | None]:
+def assemble(path: Path, folder: Path, blocks: dict[str | None, Block]) -> tuple[Parts, tuple[str, ...] | None]:
     """Convert the blocks of a data set to its parts and the names of its classes.
 
     Args:
-        path: where the data is, for error messages. `labels.txt` may be beside it.
+        path: where the data is, for error messages.
+        folder: has the files, and perhaps `labels.txt`.
         blocks: as `read_blocks` returns them.
 
     Returns:
@@ -47,7 +49,8 @@ def assemble(path: Path, blocks: dict[str | None, Block]) -> tuple[Parts, tuple[
         both = _hold_out(path, *next(iter(parts.values())))
     else:
         both = {str(part): arrays for part, arrays in parts.items()}
-    return both, _class_names(path if path.is_dir() else path.parent, both, names)
+    above = path if path.is_dir() else path.parent
+    return both, _class_names(above if os.path.lexists(above / NAMES_FILE) else folder, both, names)
 
 
 def _numbers_for_texts(

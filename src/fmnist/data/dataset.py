@@ -137,12 +137,12 @@ def load_from(path: str | Path | None) -> Dataset:
 
 def _load_path(path: Path) -> Dataset:
     try:
-        blocks = read_blocks(path)
+        blocks, folder = read_blocks(path)
     except PermissionError as error:
         raise FmnistError(
             f"{error.filename or path} cannot be read (Permission denied); change its permissions"
         ) from error
-    parts, names = assemble(path, blocks)
+    parts, names = assemble(path, folder, blocks)
     dataset = Dataset(
         *parts["train"], *parts["test"], names or _numbered(parts), source=str(path), path=str(path.absolute())
     )

@@ -29,31 +29,34 @@ READERS: dict[str, Callable[[Path], Blocks]] = {".npz": read_npz, ".csv": read_c
 NUM_NAMED = 5
 
 
-def read_blocks(path: Path) -> Blocks:
+def read_blocks(path: Path) -> tuple[Blocks, Path]:
     """Read the images and labels that a path contains.
 
     Args:
         path: a folder, or one of the files of a data set, which stands for all of them.
 
     Returns:
-        Blocks for `train` and `test`, or one under None if the data has no parts.
+        Blocks for `train` and `test`, or one under None if the data has no parts; and the folder that has the files.
 
     Raises:
         FmnistError: if there is no data, more than one data set, or something that cannot be read.
     """
     if not path.exists():
         raise FmnistError(f"no data folder {path}; expected one with {EXPECTED}")
+    path = _file_inside(path)
     folder, chosen = (path, None) if path.is_dir() else (path.parent, path)
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+    if chosen and _is_data_file(folder) and chosen == _file_inside(folder):
+        folder = folder.parent
+    entries = [_file_inside(entry) for entry in _visible(folder)]
     arrays = [entry for entry in entries if _is_array_file(entry)]
     if arrays and (chosen is None or chosen in arrays):
-        return _read_arrays(folder, _of_one_data_set(folder, arrays, chosen))
+        return _read_arrays(folder, _of_one_data_set(folder, arrays, chosen)), folder
     if chosen is None and has_class_folders(folder):
-        return read_class_folders(folder)
+        return read_class_folders(folder), folder
     for suffix, reader in READERS.items():
         files = [entry for entry in entries if _suffix(entry) == suffix and entry.is_file()]
         if files and (chosen is None or chosen in files):
-            return _read_tables(_of_one_data_set(folder, files, chosen), reader)
+            return _read_tables(_of_one_data_set(folder, files, chosen), reader), folder
     if chosen is None and (folder / "data").is_dir() and any((folder / "data").glob("*.parquet")):
         return read_blocks(folder / "data")  # as in the repositories of Hugging Face
     if chosen is None and (inner := _only_subfolder(entries)):
@@ -63,6 +66,23 @@ def read_blocks(path: Path) -> Blocks:
         raise FmnistError(f"{path} is, by its name, no file of a data set; {hint}")
     named = [entry.name for entry in entries][:NUM_NAMED]
     raise FmnistError(f"{path} has {', '.join(named) or 'no files'}; expected {EXPECTED}")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "__")))
+
+
+def _is_data_file(path: Path) -> bool:
+    """Check by its name whether a file, or the folder that it was unpacked to, is one of a data set."""
+    return _suffix(path) in READERS or _is_array_file(path)
+
+
+def _file_inside(entry: Path) -> Path:
+    """Return the only file in a folder that has the name of a file: a program has unpacked it "to a folder"."""
+    if not (_is_data_file(entry) and entry.is_dir()):
+        return entry
+    inside = _visible(entry)
+    return inside[0] if len(inside) == 1 and _is_data_file(inside[0]) and inside[0].is_file() else entry
 
 
 def _only_subfolder(entries: list[Path]) -> Path | None:
@@ -114,7 +134,7 @@ def _choose(folder: Path, files: list[Path], part: str, kind: str) -> Path:
         beside = "" if data_set_of(files[0].name) == "" else f", which would belong to {files[0].name},"
         raise FmnistError(f"{folder / name}.gz{beside} is missing; restore it or use another folder")
     order = {f"{name}.gz": 0, name: 1}
-    return min(candidates, key=lambda path: (order.get(path.name, 2), path.is_dir(), path.name))
+    return min(candidates, key=lambda path: (path.is_dir(), order.get(path.name, 2), path.name))
 
 
 def _read_array(path: Path) -> np.ndarray:
