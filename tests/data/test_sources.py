@@ -419,6 +419,13 @@ def test_a_class_may_be_called_train(tmp_path):
     assert fmnist.load(tmp_path).class_names == ("bus", "car", "train")
 
 
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "val"), ("train_images", "test_images"), ("train",)])
+def test_parts_are_not_taken_for_classes(tmp_path, names):
+    save_pictures(tmp_path, TRAIN[0], np.arange(12) % len(names), names=names)
+    with pytest.raises(FmnistError, match="without folders for their classes; expected a folder of pictures for each"):
+        fmnist.load(tmp_path)
+
+
 def test_pictures_of_any_kind_become_images_of_the_data_set(tmp_path):
     gray = Image.fromarray(TRAIN[0][0])
     for name, picture in {

@@ -46,6 +46,8 @@ def read_class_folders(folder: Path) -> dict[str | None, Block]:
         FmnistError: if there are no pictures, or too many pictures or classes.
     """
     parts = _part_folders(folder) or {None: folder}
+    if None in parts:
+        _refuse_parts_as_classes(folder)
     files = {part: _files_by_class(path) for part, path in parts.items()}
     names = sorted({name for by_class in files.values() for name in by_class}, key=_natural_order)
     if not names:
@@ -74,6 +76,18 @@ def _part_folders(folder: Path) -> dict[str | None, Path]:
         log.info("%s has no folder test; %s is the test part", folder, validation)
         found["test"] = validation
     return found
+
+
+def _refuse_parts_as_classes(folder: Path) -> None:
+    """Raise an `FmnistError` if the folders are by their names the parts of a data set, with the pictures inside."""
+    found = {path: part_of(path.name) for path in _subfolders(folder)}
+    parts = set(found.values())
+    if None not in parts and (len(parts) > 1 or len(found) == 1):
+        names = " and ".join(path.name for path in found)
+        raise FmnistError(
+            f"{folder} has pictures in {names} without folders for their classes; expected a folder of pictures for "
+            "each class, as train/CLASS/PICTURE and test/CLASS/PICTURE"
+        )
 
 
 def _subfolders(folder: Path) -> list[Path]:
