@@ -1,6 +1,7 @@
 """fmnist doctor: each check with given facts, and the real command without a network."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from packaging.utils import canonicalize_name
 
 import fmnist
 from fmnist import doctor
+from fmnist.data import download
 from fmnist.doctor import GB, Check
+from fmnist.runs import environment
 
 VERSIONS = {"keras": "3.15.1", "numpy": "2.4.6"}
 REQUIREMENTS = [
@@ -193,7 +196,7 @@ def test_command_without_a_network(cli, tmp_path, monkeypatch, fashion):
     assert checks["Keras"]["found"] == "starts: tensorflow backend"
     assert checks["packages"]["status"] == checks["extras"]["status"] == "ok"
     assert checks["data set"]["status"] == "ok"
-    assert checks["Keras' download"]["found"].startswith("not needed: the connection is refused")
+    assert checks["Keras' download"]["found"].startswith("not needed: the proxy cannot be reached")
     assert all(set(check) == {"name", "status", "found", "hint"} for check in checks.values())
     assert "This machine can train." in err
     assert modification_times(tmp_path) == {}
@@ -242,8 +245,12 @@ def test_silent_hosts_are_given_up(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        hosts = {"silent": lambda: url, "unresolved": lambda: time.sleep(60), "failing": lambda: 1 / 0}
+        monkeypatch.setattr(download, "KERAS_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        hosts = {
+            "silent": doctor.HOSTS["Keras' download"],
+            "unresolved": lambda: time.sleep(60),
+            "failing": lambda: 1 / 0,
+        }
         monkeypatch.setattr(doctor, "HOSTS", hosts)
         started = time.monotonic()
         problems = doctor.request_hosts()
@@ -251,6 +258,30 @@ def test_silent_hosts_are_given_up(monkeypatch):
     assert problems["silent"] == "no answer in time"
     assert problems["unresolved"] == "no answer within 0.2 s"
     assert problems["failing"] == "ZeroDivisionError: division by zero"
+
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+NETWORKS = {
+    "no such certificates": {"REQUESTS_CA_BUNDLE": "/no/such.pem"},
+    "empty certificates": {"CURL_CA_BUNDLE": os.devnull},
+    "certificates of Python alone": {"SSL_CERT_FILE": "/no/such.pem", "HTTPS_PROXY": "http://127.0.0.1:9"},
+    "SOCKS": {"ALL_PROXY": "socks5h://127.0.0.1:9"},
+    "a proxy for everything": {"all_proxy": "http://127.0.0.1:9"},
+    "no network": {"https_proxy": "http://127.0.0.1:9"},
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_doctor_and_download_say_the_same_of_a_network(monkeypatch, tmp_path, case):
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in NETWORKS[case].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(download, "KERAS_URL", "https://127.0.0.1:9")
+    said = doctor._problem(doctor.HOSTS["Keras' download"])
+    assert said == doctor._problem(lambda: download.SOURCES["Keras' download"](lambda: tmp_path))
+    assert "\n" not in said
 
 
 def test_debian_package_without_package_lists_or_apt(monkeypatch, tmp_path):
@@ -279,14 +310,14 @@ MEMORY = {
 def test_available_memory(monkeypatch, tmp_path, case):
     kilobytes, limit, expected = MEMORY[case]
     meminfo, maximum, current, none = (tmp_path / name for name in ("meminfo", "memory.max", "memory.current", "none"))
-    monkeypatch.setattr(doctor, "MEMINFO", meminfo)
-    monkeypatch.setattr(doctor, "CGROUPS", ((maximum, current), (none, none)))
+    monkeypatch.setattr(environment, "MEMINFO", meminfo)
+    monkeypatch.setattr(environment, "CGROUPS", ((maximum, current), (none, none)))
     if kilobytes:
         meminfo.write_text(f"MemTotal:       {2 * kilobytes} kB\nMemAvailable:   {kilobytes} kB\nCached:  1 kB\n")
     current.write_text("2000000000\n")
     if limit:
         maximum.write_text(limit)
-    assert doctor.available_memory() == expected
+    assert environment.available_memory() == expected
 
 
 @pytest.mark.parametrize("exists", [True, False])

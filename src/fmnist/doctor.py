@@ -5,7 +5,6 @@ Each `check_*` function turns facts into a `Check`. `check_machine` collects the
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from packaging.utils import canonicalize_name
 
 from fmnist.data import download
 from fmnist.data.dataset import load
-from fmnist.data.network import check_host
+from fmnist.data.network import check_host_of_apt, open_url
 from fmnist.errors import INSTALL_TRAINING, FmnistError, one_line
-from fmnist.runs.environment import PACKAGES, cpu_name, has_native_bfloat16, num_cpus
+from fmnist.runs.environment import PACKAGES, available_memory, cpu_name, has_native_bfloat16, num_cpus
 from fmnist.runs.folders import RUNS_FOLDER
 
 TIMEOUT, KERAS_TIMEOUT = 3, 120
@@ -35,12 +34,6 @@ MIN_MEMORY, RECOMMENDED_MEMORY = 1.6 * GB, 3 * GB
 """Bytes. Training the preset `fast` takes 1.56 GB at its peak (docs/log.md)."""
 MIN_DISK, RECOMMENDED_DISK = 0.1 * GB, 1 * GB
 """Bytes. The data takes 31 MB, a run about 5 MB."""
-MEMINFO = Path("/proc/meminfo")
-CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
-"""Memory limit of a container and its use, in bytes, in versions 2 and 1 of Linux' control groups."""
 Versions = dict[str, str]
 """Normalized name of each installed distribution, and its version."""
 Problems = dict[str, str | None]
@@ -242,7 +235,7 @@ def request_hosts() -> Problems:
     problems: Problems = dict.fromkeys(HOSTS, f"no answer within {TIMEOUT} s")
 
     def request(name: str) -> None:
-        problems[name] = _problem(lambda: check_host(HOSTS[name](), TIMEOUT))
+        problems[name] = _problem(HOSTS[name])
 
     # Daemon threads, because name resolution has no time-out and must not delay the end of the process.
     threads = [threading.Thread(target=request, args=[name], daemon=True) for name in HOSTS]
@@ -251,6 +244,12 @@ def request_hosts() -> Problems:
     for thread in threads:
         thread.join(TIMEOUT + 1)
     return dict(problems)
+
+
+def _request_from_keras() -> None:
+    """Request the smallest file, as the download does."""
+    with open_url(f"{download.KERAS_URL}/{list(download.FILES)[-1]}.gz", TIMEOUT):
+        pass
 
 
 def _debian_url() -> str:
@@ -267,10 +266,11 @@ LOCAL_SOURCES: dict[str, Callable[[], object]] = {
     "Keras' cache": lambda: download.read_verified(download.keras_folder()),
     "Debian's folder": lambda: download.read_verified(download.DEBIAN_FOLDER),
 }
-HOSTS: dict[str, Callable[[], str]] = {
-    "Keras' download": lambda: f"{download.KERAS_URL}/{next(iter(download.FILES))}.gz",
-    "Debian's package": _debian_url,
+HOSTS: dict[str, Callable[[], object]] = {
+    "Keras' download": _request_from_keras,
+    "Debian's package": lambda: check_host_of_apt(_debian_url(), TIMEOUT),
 }
+"""Name of each host's source, and a function that sends a request to the host."""
 
 
 def start_keras() -> tuple[int, str]:
@@ -282,13 +282,3 @@ def start_keras() -> tuple[int, str]:
         return 1, f"not ready after {KERAS_TIMEOUT} s"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     return done.returncode, lines[-1] if lines else "no output"
-
-
-def available_memory() -> int | None:
-    """Return the memory in bytes that a new program can use, within the limit of a container; None if unknown."""
-    match = re.search(r"^MemAvailable: +(\d+) kB", MEMINFO.read_text(), re.M) if MEMINFO.is_file() else None
-    values = [int(match[1]) * 1024] if match else []
-    for limit_path, used_path in CGROUPS:
-        if limit_path.is_file() and used_path.is_file() and (limit := limit_path.read_text().strip()).isdigit():
-            values.append(max(0, int(limit) - int(used_path.read_text())))
-    return min(values, default=None)

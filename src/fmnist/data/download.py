@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fmnist.data.formats import GZIP, DamagedFileError, read_idx, read_start
-from fmnist.data.network import describe_network_error
+from fmnist.data.network import open_url
 from fmnist.errors import FmnistError, one_line
 from fmnist.files import sha256, write_atomic
 
@@ -103,26 +103,15 @@ def _in_debian_folder(_: NewFolder) -> Path:
 
 
 def _download_as_keras_does(new_folder: NewFolder) -> Path:
-    try:
-        import requests
-    except ImportError as error:
-        raise FmnistError("the package requests is not installed; `pip install 'fmnist[train]'` installs it") from error
-
     folder = new_folder()
-    try:
-        for name in FILES:
-            log.info("downloading %s.gz", name)
-            with (
-                requests.get(f"{KERAS_URL}/{name}.gz", stream=True, timeout=TIMEOUT_SECONDS) as response,
-                (folder / f"{name}.gz").open("wb") as file,
-            ):
-                response.raise_for_status()
-                for chunk in response.iter_content(CHUNK_BYTES):
-                    file.write(chunk)
-    except OSError as error:  # also what requests raises, even for a REQUESTS_CA_BUNDLE that names no file
-        if error.errno:  # of the disk
-            raise
-        raise FmnistError(describe_network_error(error)) from error
+    for name in FILES:
+        log.info("downloading %s.gz", name)
+        with (
+            open_url(f"{KERAS_URL}/{name}.gz", TIMEOUT_SECONDS) as response,
+            (folder / f"{name}.gz").open("wb") as file,
+        ):
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
     return folder
 
 

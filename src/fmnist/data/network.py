@@ -1,8 +1,11 @@
 """Network errors in words: what is in the way, and what to do."""
 
 import re
+import ssl
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from fmnist.errors import FmnistError
 
@@ -40,8 +43,36 @@ PROBLEMS = (
 """A pattern in the types and messages of an error and its causes, and what it means. The first one counts."""
 
 
-def check_host(url: str, timeout: float) -> None:
-    """Send a request without a body to a host.
+@contextmanager
+def open_url(url: str, timeout: float) -> Iterator[Any]:
+    """Request a file from a host, by the proxies and certificates that the package requests looks for.
+
+    Args:
+        url: of the file.
+        timeout: seconds without any data.
+
+    Yields:
+        The response of requests, whose content is not read yet.
+
+    Raises:
+        FmnistError: for an error of the network, also in the block, saying what is in the way.
+    """
+    try:
+        import requests
+    except ImportError as error:
+        raise FmnistError("the package requests is not installed; `pip install 'fmnist[train]'` installs it") from error
+    try:
+        with requests.get(url, stream=True, timeout=timeout) as response:
+            response.raise_for_status()
+            yield response
+    except OSError as error:  # also what requests raises, even for a REQUESTS_CA_BUNDLE that names no file
+        if error.errno and not isinstance(error, ssl.SSLError):  # of the disk
+            raise
+        raise FmnistError(describe_network_error(error)) from error
+
+
+def check_host_of_apt(url: str, timeout: float) -> None:
+    """Send a request without a body to a host of Debian, by the variable http_proxy alone, as apt-get does.
 
     Args:
         url: a file on the host.

@@ -1,7 +1,8 @@
-"""What a result depends on besides configuration and data: versions, processor, threads, settings of TensorFlow."""
+"""This machine: what a result depends on (versions, processor, threads, settings of TensorFlow), and the memory."""
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREA
 
 COMPARED = ("python", "processor", "threads", "backend", "precision")
 """Fields that a result depends on, besides versions and settings. The operating system's version is not one."""
+
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""Memory limit of a container and its use, in bytes, in versions 2 and 1 of Linux' control groups."""
 
 
 def describe_environment(
@@ -104,3 +112,13 @@ def _cpu_info() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def available_memory() -> int | None:
+    """Return the memory in bytes that a new program can use, within the limit of a container; None if unknown."""
+    match = re.search(r"^MemAvailable: +(\d+) kB", MEMINFO.read_text(), re.M) if MEMINFO.is_file() else None
+    values = [int(match[1]) * 1024] if match else []
+    for limit_path, used_path in CGROUPS:
+        if limit_path.is_file() and used_path.is_file() and (limit := limit_path.read_text().strip()).isdigit():
+            values.append(max(0, int(limit) - int(used_path.read_text())))
+    return min(values, default=None)
