@@ -124,7 +124,7 @@ class Config(Document, frozen=True, kw_only=True):
         Raises:
             FmnistError: for an unknown preset, an unknown field or a value out of bounds.
         """
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise FmnistError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
         names = [field.name for field in fields(cls)]
         if unknown := sorted(set(changes) - set(names)):

@@ -59,6 +59,11 @@ def one_line(error: BaseException) -> str:
     return printable(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}...")
 
 
+def type_of(value: object) -> str:
+    """Return what a value of a wrong type is, for a message: `a dict`, `None`."""
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
 def quote(path: object) -> str:
     """Quote a path for a command in a message, so that the command can be pasted into a shell."""
     text = str(path)

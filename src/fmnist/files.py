@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, type_of
 
 log = logging.getLogger("fmnist")
 
@@ -25,6 +25,21 @@ MAX_NAME_IN_TEMPORARY = 50
 
 class UnsuitableFileError(FmnistError):
     """A path is no regular file, or the file is too large."""
+
+
+def as_path(value: object, name: str) -> Path:
+    """Return a path that is given as text or as a path.
+
+    Args:
+        value: the path.
+        name: what it is, for the error message.
+
+    Raises:
+        FmnistError: if it is neither.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise FmnistError(f"{name} is {type_of(value)}; expected a path, as a str or a pathlib.Path")
+    return Path(value)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

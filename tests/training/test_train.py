@@ -93,6 +93,43 @@ def test_a_preset_can_be_named(small, tmp_path, no_export, monkeypatch):
         fmnist.train("fats", dataset=small)
 
 
+WRONG_ARGUMENTS = {
+    "settings": (lambda: fmnist.train({"preset": "fast"}), "the configuration is a value of type dict; expected the"),
+    "no configuration": (lambda: fmnist.train(None), "the configuration is None; expected the name of a preset"),
+    "a preset's number": (lambda: fmnist.Config.from_preset(["fast"]), r"unknown preset \['fast'\]; expected one of"),
+    "two arrays": (lambda: fmnist.train("fast", dataset=(1, 2)), "dataset is a value of type tuple; expected a fmnist"),
+    "an array": (lambda: fmnist.train("fast", dataset=np.zeros((2, 28, 28))), "dataset is a value of type ndarray"),
+    "a folder's number": (lambda: fmnist.train("fast", folder=3), "folder is a value of type int; expected a path"),
+    "evaluate a number": (lambda: fmnist.evaluate(3), "the run is a value of type int; expected a path"),
+    "evaluate nothing": (lambda: fmnist.evaluate(None), "the run is None; expected a path"),
+    "resume a number": (lambda: fmnist.resume(3), "the run is a value of type int"),
+    "open a number": (lambda: fmnist.open_run(3), "the run is a value of type int"),
+    "network of a number": (lambda: fmnist.load_model(3), "the run is a value of type int"),
+    "classifier of a number": (lambda: fmnist.Classifier.load(3), "the run is a value of type int"),
+    "load a number": (lambda: fmnist.load(3), "the path of the data is a value of type int"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_ARGUMENTS)
+def test_arguments_of_another_type_are_one_line(case, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    call, expected = WRONG_ARGUMENTS[case]
+    with pytest.raises(FmnistError, match=expected) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_evaluated_with_suitable_arguments_only(small_run):
+    for arguments, expected in (
+        ({"dataset": (1, 2)}, "dataset is a value of type tuple"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"seed": "x"}, "seed is 'x'"),
+    ):
+        with pytest.raises(FmnistError, match=expected):
+            fmnist.evaluate(small_run, **arguments)
+
+
 @pytest.mark.parametrize("callback", [keras.callbacks.LearningRateScheduler(abs), keras.callbacks.ReduceLROnPlateau()])
 def test_callbacks_that_set_a_scheduled_learning_rate_are_refused(callback, small, tmp_path):
     config = fmnist.Config.from_preset("fast")

@@ -15,8 +15,8 @@ from fmnist.data.assemble import Parts, assemble
 from fmnist.data.formats import parse_images, parse_labels
 from fmnist.data.names import check_names, write_names
 from fmnist.data.sources import CANONICAL, read_blocks
-from fmnist.errors import FmnistError
-from fmnist.files import write_atomic
+from fmnist.errors import FmnistError, type_of
+from fmnist.files import as_path, write_atomic
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -126,7 +126,7 @@ def load(path: str | Path | None = None) -> Dataset:
 def load_from(path: str | Path | None) -> Dataset:
     """Load a data set as `load` does, but ignore FMNIST_DATA: None is always Fashion-MNIST."""
     if path:
-        return _load_path(Path(os.path.expanduser(path)))
+        return _load_path(Path(os.path.expanduser(as_path(path, "the path of the data"))))
     contents, source = download.load_verified()
     images, labels = (
         [parse(Path(name), contents[name]) for name in contents if kind in name]
@@ -152,6 +152,15 @@ def _load_path(path: Path) -> Dataset:
 def _numbered(parts: Parts) -> tuple[str, ...]:
     """Return names for the classes of data that has no names."""
     return tuple(f"class {index}" for index in range(1 + max(int(labels.max()) for _, labels in parts.values())))
+
+
+def check_is_dataset(dataset: object) -> None:
+    """Raise an `FmnistError` if an argument `dataset` is neither a `Dataset` nor None."""
+    if dataset is not None and not isinstance(dataset, Dataset):
+        raise FmnistError(
+            f"dataset is {type_of(dataset)}; expected a fmnist.Dataset, as from fmnist.load() or "
+            "fmnist.Dataset(train_images, train_labels, test_images, test_labels, class_names)"
+        )
 
 
 def check_trainable(dataset: Dataset) -> None:

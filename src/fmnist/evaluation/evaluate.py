@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fmnist.data.dataset import Dataset
+from fmnist.data.dataset import Dataset, check_is_dataset
 from fmnist.documents import write_json
-from fmnist.errors import one_line
+from fmnist.errors import FmnistError, one_line
 from fmnist.evaluation.occlusion import occlusion_maps
 from fmnist.evaluation.report import render_report
 from fmnist.files import lock_folder, write_atomic
@@ -57,9 +57,12 @@ def evaluate_and_save(
 ) -> tuple[dict[str, Any], str | None]:
     """Evaluate a run as `evaluate` does, and return also why it is not saved; None if it is."""
     run = run if isinstance(run, Run) else open_run(run)
+    check_is_dataset(dataset)
+    if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+        raise FmnistError(f"seed is {seed!r}; expected a whole number from 0, or None for a random one")
     # Without the lock, training could resume meanwhile, and the evaluation would be of a model that is gone.
     with lock_folder(run.folder):
-        return _evaluate(run, secrets.randbelow(2**31) if seed is None else seed, dataset)
+        return _evaluate(run, secrets.randbelow(2**31) if seed is None else int(seed), dataset)
 
 
 def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> tuple[dict[str, Any], str | None]:

@@ -96,7 +96,7 @@ class Classifier:
         if run is None:
             run = open_pretrained()
         elif not isinstance(run, Run):
-            if Path(run).suffix == ".onnx" and not Path(run).is_dir():
+            if isinstance(run, str | Path) and Path(run).suffix == ".onnx" and not Path(run).is_dir():
                 content = read_bounded(Path(run), MAX_MODEL_BYTES, "`fmnist export` writes one", follow_links=True)
                 return cls(content, name=printable(str(run)))
             run = open_run(run)

@@ -21,6 +21,7 @@ from fmnist.documents import read_document, write_document
 from fmnist.errors import FmnistError, quote
 from fmnist.files import (
     MAX_MODEL_BYTES,
+    as_path,
     is_temporary_file,
     read_bounded,
     remove_temporary_files,
@@ -238,7 +239,7 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         FmnistError: if the folder is missing, empty, no run, damaged or of another format version.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "the run")
     if not folder.is_dir():
         raise FmnistError(f"no run folder {folder}; `fmnist train` creates one")
     if not any(folder.iterdir()):

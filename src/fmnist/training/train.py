@@ -11,11 +11,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from fmnist.config import Config
-from fmnist.data.dataset import Dataset, Split, check_trainable, evenly_spaced, load, split_dataset
+from fmnist.data.dataset import Dataset, Split, check_is_dataset, check_trainable, evenly_spaced, load, split_dataset
 from fmnist.data.photos import PhotoSet, load_photos
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, type_of
 from fmnist.export.onnx import TrainedNetwork, export, read_trained
-from fmnist.files import lock_folder
+from fmnist.files import as_path, lock_folder
 from fmnist.models.muon import Muon
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
 from fmnist.runs.data import data_to_resume
@@ -67,7 +67,14 @@ def train(
         KeyboardInterrupt: on Ctrl-C. Completed epochs are kept.
     """
     config = Config.from_preset(config) if isinstance(config, str) else config
+    if not isinstance(config, Config):
+        raise FmnistError(
+            f"the configuration is {type_of(config)}; expected the name of a preset, as 'fast', or a fmnist.Config, as "
+            "from fmnist.Config.from_preset('fast', epochs=3)"
+        )
     check_callbacks(config, callbacks)
+    check_is_dataset(dataset)
+    folder = as_path(folder, "folder") if folder else None
     dataset = dataset or load(config.data)
     started = time.perf_counter()
     check_trainable(dataset)
@@ -75,7 +82,7 @@ def train(
     config = replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path)
     photos = photos_to_train_on(config, dataset)
     split = split_dataset(dataset, config.seed, config.full)
-    folder = Path(folder) if folder else make_run_folder(config.preset)
+    folder = folder or make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
         run = create_run(config, folder)
@@ -126,6 +133,7 @@ def resume(
         KeyboardInterrupt: on Ctrl-C. Completed epochs are kept.
     """
     run = run if isinstance(run, Run) else open_run(run)
+    check_is_dataset(dataset)
     if run.status == "finished":
         return run
     dataset = dataset or data_to_resume(run)
