@@ -50,10 +50,11 @@ def find_data(run: "Run", path: str | Path | None = None) -> Dataset:
             return replace(dataset, class_names=environment.class_names or dataset.class_names)
     if path:
         raise FmnistError(problems[0])
-    tried = "; ".join(problems) or f"it was in memory or on another computer ({run.config.data})"
+    place = f"on another computer ({run.config.data})" if run.config.data else "in memory"
+    tried = "; ".join(problems) or f"it was {place}"
     raise FmnistError(
         f"the data that {run.folder} was trained on was not found: {tried}. Name a folder that has it with --data or "
-        "FMNIST_DATA"
+        "FMNIST_DATA; in Python, pass the data itself as dataset="
     )
 
 
