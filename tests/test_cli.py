@@ -676,3 +676,23 @@ def test_the_backend_is_never_that_of_keras_own_settings(monkeypatch, option, va
     monkeypatch.setenv("KERAS_BACKEND", variable or "")
     require_backend(option)
     assert os.environ["KERAS_BACKEND"] == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        ("numpy", "KERAS_BACKEND names the backend 'numpy', with which Keras cannot train; expected tensorflow or jax"),
+        ("nonsense", "KERAS_BACKEND names the backend 'nonsense', with which Keras cannot train"),
+        ("torch", "KERAS_BACKEND names the backend 'torch', which is not installed; unset KERAS_BACKEND"),
+    ],
+)
+def test_a_backend_that_cannot_train_is_named_as_the_cause(
+    cli, small_folder, tmp_path, monkeypatch, variable, expected
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", variable)
+    code, _, err = cli("train", "--data", small_folder)
+    assert code == 1
+    assert err.startswith(f"fmnist: error: {expected}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -60,6 +60,21 @@ CHECKS = {
     "extra without Keras": (packages(keras=None, jax="0.10.2")[1], "ok", "all 1 within their bounds: jax 0.10.2"),
     "Keras": (doctor.check_keras((0, "tensorflow backend")), "ok", "starts: tensorflow backend"),
     "Keras fails": (doctor.check_keras((1, "No module named 'jax'")), "error", "No module named 'jax'"),
+    "Keras cannot train": (
+        doctor.check_keras((0, "numpy backend"), "numpy"),
+        "error",
+        "KERAS_BACKEND names the backend 'numpy', with which Keras cannot train",
+    ),
+    "no backend": (
+        doctor.check_keras((1, "Unable to import backend : nonsense"), "nonsense"),
+        "error",
+        "'nonsense', with which Keras cannot train",
+    ),
+    "backend missing": (
+        doctor.check_keras((1, "No module named 'torch'"), "torch"),
+        "error",
+        "No module named 'torch' unset KERAS_BACKEND, which names torch, to train with TensorFlow, or install torch",
+    ),
     "Keras crashes": (doctor.check_keras((-4, "")), "error", "signal 4"),
     "no Keras": (doctor.check_keras(None), "error", "not installed `pip install 'fmnist[train,tensorflow-cpu]'`"),
     "bfloat16": (
@@ -238,6 +253,14 @@ def test_keras_that_cannot_start_is_described_by_its_last_line(monkeypatch):
     code, last_line = doctor.start_keras()
     assert code == 1
     assert "nonsense" in last_line
+
+
+@pytest.mark.slow
+def test_the_backend_in_keras_own_settings_does_not_count_as_in_training(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    assert doctor.start_keras() == (0, "tensorflow backend")
 
 
 def test_silent_hosts_are_given_up(monkeypatch):

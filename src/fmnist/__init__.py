@@ -63,11 +63,11 @@ def __getattr__(name: str) -> Any:
         return version("fmnist")
     if name not in _MODULES:
         raise AttributeError(f"module 'fmnist' has no attribute {name!r}")
-    from fmnist.quiet import quiet_stderr
+    from fmnist.quiet import importing_keras
 
     needs_keras = _MODULES[name].startswith(("fmnist.models", "fmnist.training"))
     try:
-        with quiet_stderr() if needs_keras else nullcontext():
+        with importing_keras() if needs_keras else nullcontext():
             value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         if str(error.name).startswith("fmnist"):

@@ -24,6 +24,7 @@ from fmnist.data import download
 from fmnist.data.dataset import load
 from fmnist.data.network import check_host_of_apt, open_url
 from fmnist.errors import INSTALL_TRAINING, FmnistError, one_line
+from fmnist.quiet import check_backend
 from fmnist.runs.environment import PACKAGES, available_memory, cpu_name, has_native_bfloat16, num_cpus
 from fmnist.runs.folders import RUNS_FOLDER
 
@@ -69,7 +70,7 @@ def check_machine() -> list[Check]:
         check_python(platform.python_version(), package["Requires-Python"]),
         *check_packages(package.get_all("Requires-Dist", []), package.get_all("Provides-Extra", []), versions),
         check_tensorflow(metadata.packages_distributions().get("tensorflow", []), versions),
-        check_keras(start_keras() if "keras" in versions else None),
+        check_keras(start_keras() if "keras" in versions else None, os.environ.get("KERAS_BACKEND")),
         check_processor(cpu_name(), num_cpus(), has_native_bfloat16()),
         check_memory(available_memory()),
         check_disk(folder.absolute(), shutil.disk_usage(folder).free, os.access(folder, os.W_OK)),
@@ -142,17 +143,22 @@ def check_tensorflow(distributions: list[str], versions: Versions) -> Check:
     return Check("TensorFlow", "warning", f"{found} overwrite each other's files", hint)
 
 
-def check_keras(start: tuple[int, str] | None) -> Check:
-    """Check how importing Keras ended, by exit code and last line of a process; None if Keras is not installed."""
+def check_keras(start: tuple[int, str] | None, chosen: str | None = None) -> Check:
+    """Check how importing Keras ended, as `start_keras` returns it, with `chosen` as KERAS_BACKEND. None: no Keras."""
     if start is None:
         return Check("Keras", "error", "not installed", INSTALL_TRAINING)
+    if chosen and (problem := _problem(lambda: check_backend(chosen))):
+        return Check("Keras", "error", problem, "unset KERAS_BACKEND")
     exit_code, last_line = start
     if exit_code == 0:
         return Check("Keras", "ok", f"starts: {last_line}")
     if exit_code < 0:
         hint = "the processor lacks instructions that TensorFlow needs, or memory ran out; try another machine"
         return Check("Keras", "error", f"stopped by signal {-exit_code} while it started", hint)
-    hint = f"{INSTALL_TRAINING}; check KERAS_BACKEND and keras.json if you have set them"
+    if chosen and chosen != "tensorflow":
+        hint = f"unset KERAS_BACKEND, which names {chosen}, to train with TensorFlow, or install {chosen}"
+    else:
+        hint = f"{INSTALL_TRAINING}; check keras.json in Keras' folder if you have changed it"
     return Check("Keras", "error", f"does not start: {last_line}", hint)
 
 
@@ -274,10 +280,16 @@ HOSTS: dict[str, Callable[[], object]] = {
 
 
 def start_keras() -> tuple[int, str]:
-    """Import Keras in a new process, where a crash does no harm, and return its exit code and last line."""
+    """Import Keras in a new process, where a crash does no harm, and return its exit code and last line.
+
+    As in `fmnist train`, the backend in Keras' own settings file does not count.
+    """
+    environment = {**os.environ, "KERAS_BACKEND": os.environ.get("KERAS_BACKEND") or "tensorflow"}
     command = [sys.executable, "-c", "import keras; print(f'{keras.backend.backend()} backend')"]
     try:
-        done = subprocess.run(command, capture_output=True, errors="replace", timeout=KERAS_TIMEOUT, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, errors="replace", timeout=KERAS_TIMEOUT, check=False
+        )
     except subprocess.TimeoutExpired:
         return 1, f"not ready after {KERAS_TIMEOUT} s"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()

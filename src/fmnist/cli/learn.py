@@ -16,7 +16,7 @@ from fmnist.cli.options import AsJson, DataFolder, Debug, find_run, require_back
 from fmnist.cli.terminal import console_for, print_json, stderr_console
 from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError, one_line, quote
-from fmnist.quiet import quiet_stderr
+from fmnist.quiet import importing_keras
 
 if TYPE_CHECKING:
     from fmnist.runs.run import Run
@@ -159,7 +159,7 @@ def train(
     else:
         config = Config.from_preset(preset or DEFAULT_PRESET, **given)
     dataset = data_to_resume(earlier_run, data) if resume else load(data)
-    with quiet_stderr():
+    with importing_keras():
         import keras
 
         from fmnist.training import progress

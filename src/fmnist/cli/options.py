@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fmnist.errors import TENSORFLOW_EXTRA, FmnistError
+from fmnist.quiet import check_backend
 
 if TYPE_CHECKING:
     from fmnist.runs.run import Run
@@ -57,13 +58,20 @@ def require_backend(backend: str | None) -> None:
         backend: `tensorflow` or `jax`. None takes what KERAS_BACKEND names, or TensorFlow.
 
     Raises:
-        FmnistError: if the backend, or TensorFlow, which writes the ONNX file under any backend, is not installed.
+        FmnistError: if the backend cannot train; or if it, or TensorFlow, which writes the ONNX file under any
+            backend, is not installed.
     """
     chosen = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = chosen  # otherwise Keras takes the backend in its own settings file
     if not find_spec("keras"):
         raise ModuleNotFoundError(name="keras")
+    check_backend(chosen)
     missing = [name for name in dict.fromkeys([chosen, "tensorflow"]) if not find_spec(name)]
+    if missing == [chosen] and backend is None and chosen != "tensorflow":
+        raise FmnistError(
+            f"KERAS_BACKEND names the backend {chosen!r}, which is not installed; unset KERAS_BACKEND to train with "
+            f"TensorFlow, or install {chosen}"
+        )
     if missing:
         raise FmnistError(
             f"{' and '.join(missing)} missing: Keras needs a backend, and TensorFlow to export. Choose one: "

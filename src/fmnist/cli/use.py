@@ -11,7 +11,7 @@ import typer
 from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
-from fmnist.quiet import quiet_stderr
+from fmnist.quiet import importing_keras
 
 
 def predict(
@@ -149,7 +149,7 @@ def export(
     dataset = chosen.load_data(data) if data else None
     if not (int8 and chosen.manifest_path.is_file()):
         require_backend("tensorflow")
-        with quiet_stderr():
+        with importing_keras():
             from fmnist.export.keras_file import export_keras
             from fmnist.export.onnx import export_run
             from fmnist.export.plain import export_plain

@@ -18,6 +18,7 @@ from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import as_path, lock_folder
 from fmnist.models.muon import Muon
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
+from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
@@ -72,6 +73,7 @@ def train(
             f"the configuration is {type_of(config)}; expected the name of a preset, as 'fast', or a fmnist.Config, as "
             "from fmnist.Config.from_preset('fast', epochs=3)"
         )
+    check_backend(keras.backend.backend(), "KERAS_BACKEND or keras.json")
     check_callbacks(config, callbacks)
     check_is_dataset(dataset)
     folder = as_path(folder, "folder") if folder else None
@@ -141,6 +143,7 @@ def resume(
     split = run.split(dataset)
     with lock_folder(run.folder) as lock:
         refuse_without_weights(run)
+        check_backend(keras.backend.backend(), "KERAS_BACKEND or keras.json")
         if run.status == "training":
             check_callbacks(run.config, callbacks)
             with watch(verbose, callbacks) as watching:
