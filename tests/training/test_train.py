@@ -138,6 +138,47 @@ def test_callbacks_that_set_a_scheduled_learning_rate_are_refused(callback, smal
     assert not (tmp_path / "run").exists()
 
 
+WRONG_CALLBACKS = {
+    "one": (
+        keras.callbacks.EarlyStopping(),
+        "callbacks is .* EarlyStopping; expected a list of .*: put it into a list",
+    ),
+    "nothing": (None, "callbacks is None; expected a list of Keras callbacks"),
+    "a class": ([keras.callbacks.EarlyStopping], r"the callback EarlyStopping is a class; expected .*EarlyStopping\("),
+    "a function": (
+        [print],
+        r"a callback is .*; expected a keras.callbacks.Callback, as keras.callbacks.LambdaCallback",
+    ),
+    "a name": (["EarlyStopping"], "a callback is a value of type str; expected a keras.callbacks.Callback"),
+    "moving averages": ([keras.callbacks.SwapEMAWeights()], "SwapEMAWeights needs an optimizer with use_ema=True"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLBACKS)
+def test_what_is_no_suitable_callback_is_refused_before_anything_is_created(config, small, tmp_path, case):
+    callbacks, expected = WRONG_CALLBACKS[case]
+    with pytest.raises(FmnistError, match=expected):
+        fmnist.train(config, callbacks, dataset=small, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+def test_a_callback_that_fails_leaves_no_run_without_an_epoch(config, small, tmp_path, event):
+    def fail(*_, **__):
+        raise KeyError("mine")
+
+    (tmp_path / "there").mkdir()
+    callback = keras.callbacks.LambdaCallback()
+    setattr(callback, event, fail)
+    for folder in ("new", "there"):
+        with pytest.raises(KeyError, match="mine"):
+            fmnist.train(config, [callback], dataset=small, folder=tmp_path / folder)
+    if event == "on_epoch_end":  # the epoch can be resumed
+        assert open_run(tmp_path / "new").checkpoint_paths()
+    else:
+        assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_callbacks_are_also_checked_when_a_run_is_resumed(small, tmp_path):
     run = create_run(PRESETS["fast"], tmp_path / "run")
     with pytest.raises(FmnistError, match="LearningRateScheduler sets the learning rate"):

@@ -8,6 +8,7 @@ training has ended. A run has a model as soon as its manifest is there.
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -224,6 +225,17 @@ def create_run(config: Config, folder: Path) -> Run:
     created = datetime.now(UTC)
     write_document(folder / "config.json", RunDescription(created=created, config=config))
     return Run(folder, config, created)
+
+
+def remove_without_epochs(run: Run, *, keep_folder: bool) -> None:
+    """Remove a new run that has failed before the end of its first epoch. What others have written is kept."""
+    if run.checkpoint_paths() or run.weights_path.exists():
+        return
+    for name in ("config.json", "environment.json"):
+        (run.folder / name).unlink(missing_ok=True)
+    if not keep_folder:
+        with suppress(OSError):  # it is not empty
+            run.folder.rmdir()
 
 
 def remove_exports(run: Run) -> None:

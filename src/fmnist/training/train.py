@@ -21,7 +21,14 @@ from fmnist.models.networks import build_network, choose_precision, fit_whitenin
 from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
 from fmnist.runs.folders import make_run_folder
-from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports
+from fmnist.runs.run import (
+    Run,
+    create_run,
+    open_run,
+    record_environment,
+    remove_exports,
+    remove_without_epochs,
+)
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
 from fmnist.training.photo_batches import AnyOfCrossentropy
@@ -84,12 +91,18 @@ def train(
     config = replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path)
     photos = photos_to_train_on(config, dataset)
     split = split_dataset(dataset, config.seed, config.full)
+    is_there = folder is not None and folder.exists()
     folder = folder or make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
         run = create_run(config, folder)
-        with watch(verbose, callbacks) as watching:
-            trained = fit(run, dataset, split, photos, [*watching, *callbacks])
+        try:
+            with watch(verbose, callbacks) as watching:
+                trained = fit(run, dataset, split, photos, [*watching, *callbacks])
+        except Exception as error:
+            if not isinstance(error, OSError):  # of the disk: training again into this folder can work
+                remove_without_epochs(run, keep_folder=is_there)
+            raise
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
         export(run, lock, trained, dataset, split)
@@ -155,9 +168,25 @@ def resume(
 
 
 def check_callbacks(config: Config, callbacks: Callbacks) -> None:
-    """Raise an `FmnistError` if a callback sets the learning rate of an optimizer that has a schedule of its own."""
+    """Raise an `FmnistError` for what is no list of callbacks, and for callbacks that cannot work.
+
+    Those are callbacks that set the learning rate of an optimizer that has a schedule of its own, and those that need
+    an optimizer with moving averages.
+    """
+    if not isinstance(callbacks, list | tuple):
+        hint = ": put it into a list" if isinstance(callbacks, keras.callbacks.Callback) else ""
+        raise FmnistError(f"callbacks is {type_of(callbacks)}; expected a list of Keras callbacks{hint}")
     setters = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
     for callback in callbacks:
+        if isinstance(callback, type):
+            raise FmnistError(
+                f"the callback {callback.__name__} is a class; expected an object, {callback.__name__}(...)"
+            )
+        if not isinstance(callback, keras.callbacks.Callback):
+            hint = ", as keras.callbacks.LambdaCallback(on_epoch_end=...)" if callable(callback) else ""
+            raise FmnistError(f"a callback is {type_of(callback)}; expected a keras.callbacks.Callback{hint}")
+        if isinstance(callback, keras.callbacks.SwapEMAWeights):
+            raise FmnistError("SwapEMAWeights needs an optimizer with use_ema=True, which fmnist does not use; omit it")
         if config.optimizer == "muon" and isinstance(callback, setters):
             raise FmnistError(
                 f"{type(callback).__name__} sets the learning rate, but that of {config.preset} decays by a schedule; "
