@@ -598,9 +598,9 @@ def test_names_in_the_folder_of_the_files_are_used(tmp_path):
     assert fmnist.load(tmp_path).class_names == ("a", "b", "c")
 
 
-def unpack_to_folders(folder, is_beside=False):
+def unpack_to_folders(folder, is_beside=False, only=""):
     """Put each file into a folder of its name, as 7-Zip does; on request also beside it under another name."""
-    for path in list(folder.iterdir()):
+    for path in [each for each in folder.iterdir() if each.is_file() and each.name.endswith(only)]:
         content = path.read_bytes()
         path.unlink()
         path.mkdir()
@@ -627,9 +627,18 @@ def test_tables_in_folders_of_their_names_are_found(tmp_path):
     unpack_to_folders(tmp_path)
     assert_is_the_data(fmnist.load(tmp_path))
     np.savez(tmp_path / "x.npz", x_train=TRAIN[0], y_train=TRAIN[1], x_test=TEST[0], y_test=TEST[1])
-    (tmp_path / "y.npz").mkdir()
-    (tmp_path / "x.npz").rename(tmp_path / "y.npz" / "x.npz")
-    assert_is_the_data(fmnist.load(tmp_path / "y.npz"))
+    unpack_to_folders(tmp_path, only=".npz")
+    assert_is_the_data(fmnist.load(tmp_path / "x.npz"))
+
+
+def test_a_folder_of_another_name_than_its_file_stays_a_folder(tmp_path):
+    for name, arrays in (("test_data_idx", ARRAYS), ("other_test_data_idx", (*TEST, *TRAIN))):
+        (tmp_path / name).mkdir()
+        np.savez(
+            tmp_path / name / "data.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays, strict=True))
+        )
+    for path in ("test_data_idx", "test_data_idx/data.npz"):
+        assert_is_the_data(fmnist.load(tmp_path / path))
 
 
 def test_an_empty_folder_does_not_hide_a_file(tmp_path):

@@ -78,11 +78,16 @@ def _is_data_file(path: Path) -> bool:
 
 
 def _file_inside(entry: Path) -> Path:
-    """Return the only file in a folder that has the name of a file: a program has unpacked it "to a folder"."""
+    """Return the only file in a folder of the file's name: a program has unpacked it "to a folder"."""
     if not (_is_data_file(entry) and entry.is_dir()):
         return entry
     inside = _visible(entry)
-    return inside[0] if len(inside) == 1 and _is_data_file(inside[0]) and inside[0].is_file() else entry
+    is_unpacked = len(inside) == 1 and inside[0].is_file() and _unpacked_name(inside[0]) == _unpacked_name(entry)
+    return inside[0] if is_unpacked else entry
+
+
+def _unpacked_name(path: Path) -> str:
+    return path.stem if path.suffix.lower() in COMPRESSED else path.name
 
 
 def _only_subfolder(entries: list[Path]) -> Path | None:
