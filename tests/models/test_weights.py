@@ -51,6 +51,16 @@ def test_run_without_weights_is_refused(new_run):
         load_model(new_run)
 
 
+@pytest.mark.parametrize("removed", [("manifest.json",), ("history.csv",), ()])
+def test_missing_weights_of_a_trained_run_are_named(copied_run, removed):
+    for name in ("weights.safetensors", *removed):
+        (copied_run.folder / name).unlink()
+    with pytest.raises(
+        FmnistError, match=r"weights.safetensors is missing, the weights of a run that has been trained"
+    ):
+        load_model(copied_run)
+
+
 def test_pretrained_model_has_no_weights():
     with pytest.raises(FmnistError, match="without weights; `make pretrained` trains its network"):
         load_model(open_pretrained())

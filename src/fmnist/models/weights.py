@@ -87,6 +87,10 @@ def read_weights(run: Run) -> dict[str, np.ndarray]:
     if not os.path.lexists(path):
         if run.is_pretrained:
             raise FmnistError("the pretrained model is a graph without weights; `make pretrained` trains its network")
+        if run.manifest_path.is_file() or run.history_path.is_file():
+            raise FmnistError(
+                f"{path} is missing, the weights of a run that has been trained; restore it or train again"
+            )
         raise FmnistError(
             f"run {run.folder} has no weights: it stopped before the end of its first epoch; "
             f"`fmnist train --resume {quote(run.folder)}` continues it"
