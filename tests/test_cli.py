@@ -269,7 +269,7 @@ def test_a_folder_is_searched_by_content(cli, here):
     assert ["error" in item for item in items] == [False] * 5 + [True]
     (line,) = [line for line in err.splitlines() if line.startswith("Passed over")]
     assert line == (
-        "Passed over 5 entries that are no pictures: photos/f.jp2 (JPEG 2000), photos/g.pdf (a PDF document), "
+        "Passed over 5 entries that are not read: photos/f.jp2 (JPEG 2000), photos/g.pdf (a PDF document), "
         "photos/h.txt (a text), photos/i.bin, photos/more (a folder)"
     )
 

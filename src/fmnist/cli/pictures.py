@@ -85,9 +85,7 @@ def _describe_other(path: Path) -> str | None:
 
 def describe_passed_over(passed_over: Sequence[str]) -> str:
     """Format what was passed over in folders as one line."""
-    number = (
-        "1 entry that is no picture" if len(passed_over) == 1 else f"{len(passed_over)} entries that are no pictures"
-    )
+    number = "1 entry that is not read" if len(passed_over) == 1 else f"{len(passed_over)} entries that are not read"
     more = f", and {len(passed_over) - MAX_NAMED} more" if len(passed_over) > MAX_NAMED else ""
     return f"Passed over {number}: {', '.join(passed_over[:MAX_NAMED])}{more}"
 
