@@ -4,6 +4,7 @@ import io
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pillow_heif
@@ -104,6 +105,22 @@ INVALID_PICTURES = {
     "the head of a HEIC": (heic(textured((9, 9, 9)))[:40], "cannot be read as a picture"),
     "half a HEIC": (heic(textured((9, 9, 9)))[:9_000], "cannot be read as a picture"),
 }
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["https://host.invalid/a.png", Path("HTTP://host.invalid/a.png"), "file:///a.png", "data:image/png;base64,x"],
+)
+def test_a_url_is_not_read(source):
+    with pytest.raises(FmnistError, match="is a URL, which is not read; download the picture and name the file"):
+        picture.read(source)
+
+
+def test_a_file_object_at_its_end_is_named():
+    source = io.BytesIO(VALID_JPEG)
+    source.read()
+    with pytest.raises(FmnistError, match=r"picture is empty or at its end; call seek\(0\) first"):
+        picture.read(source)
 
 
 @pytest.mark.parametrize("case", INVALID_PICTURES)

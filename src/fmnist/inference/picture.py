@@ -3,6 +3,8 @@
 import contextlib
 import io
 import math
+import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -33,6 +35,9 @@ KEPT_EDGE = 640
 """A larger picture is reduced by a whole factor, its shorter edge to no less than this."""
 KEPT_PIXELS = 4_000_000
 """A long and narrow picture is reduced further, to at most four times this."""
+
+URL = re.compile(r"(?:https?|ftps?|file|s3|gs):/|data:\w+/", re.IGNORECASE)
+"""Beginning of a URL, also as `pathlib` shortens it."""
 
 REDUCIBLE_MODES = {"L", "RGB", "LA", "RGBA"}
 
@@ -73,6 +78,10 @@ def read(source: Source, name: str = "picture") -> Image.Image:
             megapixels (JPEG) or 24 (other formats), over 50 MB, or made to keep a decoder busy.
     """
     match source:
+        case str() | Path() if URL.match(str(source)) and not os.path.exists(source):
+            raise FmnistError(
+                f"{str(source)[:200]} is a URL, which is not read; download the picture and name the file"
+            )
         case str() | Path():
             hint = f"name a picture file of at most {MAX_BYTES // 2**20} MB"
             return _decode(read_bounded(Path(source), MAX_BYTES, hint, follow_links=True), str(source))
@@ -176,6 +185,8 @@ def _read_file_object(source: IO[bytes], name: str) -> bytes:
         if not isinstance(part, bytes):
             found = "text" if isinstance(part, str) else f"a {type(part).__name__}"
             raise FmnistError(f"{name} is a file object that returns {found}; open it for reading bytes, mode 'rb'")
+        if not part and not content and hasattr(source, "seek"):
+            raise FmnistError(f"{name} is empty or at its end; call seek(0) first if it was read before")
         if not part:
             return bytes(content)
         content += part  # a pipe or a connection returns what has arrived
