@@ -349,6 +349,10 @@ INVALID_NPZ = {
         lambda path: np.savez(path, x_train=np.array([{}], object), y_train=TRAIN[1]),
         "contains Python objects; expected numbers",
     ),
+    "labels as objects": (
+        lambda path: np.savez(path, x_train=TRAIN[0], y_train=np.array(["a"] * 12, object)),
+        r"y_train\) contains Python objects; expected integers or strings of a fixed length, so store labels.astype",
+    ),
     "missing arrays": (lambda path: np.savez(path, x_train=TRAIN[0]), "has the arrays x_train; expected x_train, y_tr"),
     "other names": (lambda path: np.savez(path, TRAIN[0]), "has the arrays arr_0; expected x_train"),
     "no archive": (lambda path: path.write_bytes(b"\x93NUMPY"), "is damaged or not an npz file"),

@@ -181,7 +181,13 @@ def read_array(name: str, file: Any, max_bytes: int) -> np.ndarray:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject:
-            raise FmnistError(f"{name} contains Python objects; expected numbers, so store images of equal size")
+            is_labels = kind_of(name.rpartition("(")[2] or name) == "labels"
+            expected = (
+                "integers or strings of a fixed length, so store labels.astype(int) or labels.astype(str)"
+                if is_labels
+                else "numbers, so store images of equal size"
+            )
+            raise FmnistError(f"{name} contains Python objects; expected {expected}")
         size = math.prod(shape) * dtype.itemsize
         if not 0 <= size <= min(max_bytes, MAX_CONTENT_BYTES):
             raise FmnistError(f"{name} declares {size:,} bytes, more than it can hold or than a data set has")
