@@ -36,6 +36,12 @@ ACCEPTED = {
     "no-break space": (f"T{NBSP}shirt\nb\nc".encode(), (f"T{NBSP}shirt", "b", "c")),
     "joined emoji": (f"{FAMILY}\nb\nc".encode(), (FAMILY, "b", "c")),
     "decomposed": ("Ku\N{COMBINING DIAERESIS}rzel\nb\nc".encode(), ("Kürzel", "b", "c")),
+    "numbers": (b"0 a\n1 b b\n2 3", ("a", "b b", "3")),
+    "numbers and tabs": (b"0\ta\n1\tb\n2\tc", ("a", "b", "c")),
+    "numbers and signs": (b"0: a\n1. b\n2) c", ("a", "b", "c")),
+    "numbers that are not those of the lines": (b"1 a\n2 b\n3 c", ("1 a", "2 b", "3 c")),
+    "amounts": (b"0 mm\n1 mm\n2 mm", ("0 mm", "1 mm", "2 mm")),
+    "decimals": (b"0.5\n1.5\n2.5", ("0.5", "1.5", "2.5")),
     "Arabic": ("قميص\nفستق\nسرير".encode(), ("قميص", "فستق", "سرير")),
 }
 
@@ -56,7 +62,7 @@ REFUSED = {
     "empty": (b"", "has 0 names; expected 3, because"),
     "the same twice": (b"a\nb\na", "has the same name twice, 'a'"),
     "the same twice, decomposed": ("é\ne\N{COMBINING ACUTE ACCENT}\nc".encode(), "has the same name twice, 'é'"),
-    "numbers and tabs": (b"0\ta\n1\tb\n2\tc", r"the name '0\\ta' with a tab; write one name per line, without"),
+    "letters and tabs": (b"0\ta\nx\tb\n2\tc", r"the name '0\\ta' with a tab; write one name per line, without"),
     "a form feed": (b"a\x0cb\nb\nc", r"the name 'a\\x0cb' with the control character U\+000C; remove it"),
     "an override of the direction": ("a\u202eb\nb\nc".encode(), r"'a\\u202eb' with the control character U\+202E"),
     "a line separator": ("a\u2028b\nb\nc".encode(), r"control character U\+2028"),

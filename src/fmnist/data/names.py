@@ -31,7 +31,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
     Args:
         path: UTF-8, or any encoding with a byte order mark, with any line ends. Blank lines, and blanks around a name,
-            are ignored.
+            are ignored, and so are numbers if every line begins with its own.
 
     Returns:
         The names in Unicode's composed form (NFC).
@@ -48,7 +48,17 @@ def read_names(path: Path) -> tuple[str, ...]:
     if "\0" in text:
         raise FmnistError(f"{path} is no text in UTF-8, or UTF-16 without a byte order mark; save it as UTF-8")
     # Not `str.splitlines`, which also splits at form feeds and other characters inside a line.
-    return check_names((line for line in re.split(r"\r\n|\r|\n", text) if line.strip()), str(path))
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    return check_names(_without_numbers(lines), str(path))
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """Return what follows the numbers, if every line begins with its own, from 0, and the rests are different names."""
+    matches = [re.fullmatch(r"\s*([0-9]{1,3})(?:\s|[:,;)=]|\.\s)\s*(\S.*)", line) for line in lines]
+    numbered = [(int(match[1]), match[2].strip()) for match in matches if match]
+    is_numbered = len(lines) > 1 and [number for number, _ in numbered] == list(range(len(lines)))
+    names = [name for _, name in numbered]
+    return names if is_numbered and len(set(names)) == len(names) else lines
 
 
 def check_names(names: Any, source: str) -> tuple[str, ...]:
