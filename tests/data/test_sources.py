@@ -243,6 +243,20 @@ def test_csv_with_names_of_the_classes(tmp_path, is_last):
     assert [dataset.class_names[label] for label in dataset.train_labels] == names[TRAIN[1]].tolist()
 
 
+def test_a_table_without_labels_beside_the_chosen_one_is_not_used(tmp_path, caplog):
+    """As of Kaggle's digit recognizer."""
+    (tmp_path / "train.csv").write_text(csv_text(*TRAIN))
+    rows = [",".join(map(str, row)) for row in TEST[0].reshape(6, -1)]
+    (tmp_path / "test.csv").write_text("\n".join([",".join(f"pixel{i}" for i in range(784)), *rows]))
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
+    dataset = fmnist.load(tmp_path / "train.csv")
+    assert (len(dataset.train_images), len(dataset.test_images)) == (9, 3)
+    assert "test.csv is not used: it has images without labels" in caplog.text
+    assert "are held out" in caplog.text
+    with pytest.raises(FmnistError, match="test.csv has 784 columns: there is no label"):
+        fmnist.load(tmp_path / "test.csv")
+
+
 def test_many_rows_are_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS_AT_ONCE", 5)
     (tmp_path / "train.csv").write_text(csv_text(*TRAIN))

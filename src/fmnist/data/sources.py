@@ -1,5 +1,6 @@
 """What a path contains: IDX files, arrays, tables or pictures, of which data set and part."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 from fmnist.data.blocks import Block, data_set_of, kind_of, part_of, words
 from fmnist.data.formats import parse_array, read_idx, read_start
 from fmnist.data.pictures import has_class_folders, read_class_folders
-from fmnist.data.tables import Blocks, read_csv, read_npz, read_parquet, read_single_array
+from fmnist.data.tables import Blocks, NoLabelsError, read_csv, read_npz, read_parquet, read_single_array
 from fmnist.errors import FmnistError
+
+log = logging.getLogger("fmnist")
 
 EXPECTED = (
     "four IDX files like train-images-idx3-ubyte.gz, an npz file, csv or parquet files for train and test, or a folder "
@@ -56,7 +59,7 @@ def read_blocks(path: Path) -> tuple[Blocks, Path]:
     for suffix, reader in READERS.items():
         files = [entry for entry in entries if _suffix(entry) == suffix and entry.is_file()]
         if files and (chosen is None or chosen in files):
-            return _read_tables(_of_one_data_set(folder, files, chosen), reader), folder
+            return _read_tables(_of_one_data_set(folder, files, chosen), reader, chosen), folder
     if chosen is None and (folder / "data").is_dir() and any((folder / "data").glob("*.parquet")):
         return read_blocks(folder / "data")  # as in the repositories of Hugging Face
     if chosen is None and (inner := _only_subfolder(entries)):
@@ -149,8 +152,11 @@ def _read_array(path: Path) -> np.ndarray:
     return parse_array(path, read_idx(path))
 
 
-def _read_tables(files: list[Path], reader: Callable[[Path], Blocks]) -> Blocks:
-    """Read the files of one data set, each with one part, a piece of a part, or both parts."""
+def _read_tables(files: list[Path], reader: Callable[[Path], Blocks], chosen: Path | None) -> Blocks:
+    """Read the files of one data set, each with one part, a piece of a part, or both parts.
+
+    Beside the chosen file, a table without labels is not used: in competitions these are the images to predict.
+    """
     found: dict[str | None, list[Block]] = {}
     parts = {part_of(path.name) for path in files}
     for path in files:
@@ -158,7 +164,14 @@ def _read_tables(files: list[Path], reader: Callable[[Path], Blocks]) -> Blocks:
         if part == "validation" and parts > {"validation"}:
             continue
         read_start(path)
-        for inner, block in reader(path).items():
+        try:
+            blocks = reader(path)
+        except NoLabelsError:
+            if chosen in {None, path}:
+                raise
+            log.warning("%s is not used: it has images without labels", path)
+            continue
+        for inner, block in blocks.items():
             found.setdefault(inner or (None if part == "validation" else part), []).append(block)
     if None in found and (len(found[None]) > 1 or len(found) > 1):
         names = ", ".join(path.name for path in files[:NUM_NAMED])

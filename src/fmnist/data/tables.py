@@ -39,6 +39,10 @@ ROWS_AT_ONCE = 5_000
 LABEL_COLUMNS = {"label", "labels", "class", "target", "y"}
 
 
+class NoLabelsError(FmnistError):
+    """A table has images without labels."""
+
+
 def read_csv(path: Path) -> Blocks:
     """Read a csv file with a row for each image: its label, in the first or the last column, and 784 pixels.
 
@@ -57,7 +61,7 @@ def read_csv(path: Path) -> Blocks:
         header = next(rows)
         if len(header) != NUM_COLUMNS:
             without = ": there is no label" if len(header) == NUM_PIXELS else ""
-            raise FmnistError(
+            raise (NoLabelsError if without else FmnistError)(
                 f"{path} has {len(header)} columns{without}; expected a label and {NUM_PIXELS} pixels ({IMAGE_SIZE}x"
                 f"{IMAGE_SIZE})"
             )
