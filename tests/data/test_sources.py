@@ -253,7 +253,7 @@ def test_a_table_without_labels_beside_the_chosen_one_is_not_used(tmp_path, capl
     assert (len(dataset.train_images), len(dataset.test_images)) == (9, 3)
     assert "test.csv is not used: it has images without labels" in caplog.text
     assert "are held out" in caplog.text
-    with pytest.raises(FmnistError, match="test.csv has 784 columns: there is no label"):
+    with pytest.raises(FmnistError, match=r"test\.csv has 784 columns: there is no label"):
         fmnist.load(tmp_path / "test.csv")
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 CLASSES = {
+    "AnyOfCrossentropy": "fmnist.training.photo_batches",
     "Dirac": "fmnist.models.networks",
     "FusedBatchNormalization": "fmnist.models.layers",
     "LossRecorder": "fmnist.training.epochs",

@@ -289,10 +289,8 @@ def record_environment(
         else:
             run.check_data(dataset, before.data_sha256)
             if photos_sha256 != before.photos_sha256:
-                raise FmnistError(
-                    f"the photos are not those that {run.folder} was trained on (the SHA-256 of their file differs); "
-                    f"restore {run.config.photos or 'the file of the repository'}"
-                )
+                place = run.config.photos or "the file of the repository"
+                raise FmnistError(f"the photos are not those that {run.folder} was trained on; restore {place}")
             changes = environment_changes(before, now)
             if not changes:
                 return

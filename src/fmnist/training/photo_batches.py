@@ -81,6 +81,7 @@ def one_hot_photos(accepted: np.ndarray) -> np.ndarray:
     return np.column_stack([accepted, ~accepted.any(axis=1)]).astype(np.float32)
 
 
+@keras.saving.register_keras_serializable("fmnist")
 class AnyOfCrossentropy(keras.losses.CategoricalCrossentropy):
     """Cross-entropy where a label can allow several classes: the negative logarithm of the sum of their probabilities.
 
