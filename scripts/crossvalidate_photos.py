@@ -34,8 +34,8 @@ NUM_THINGS = 150
 NUM_IN_FILE = 100
 """Drawn things of each kind for the other network, as in the repository's file."""
 WEIGHTS = (0.0, 0.5, 0.6, 0.7, 0.8, 1.0)
-SELECTIVE_ACCURACY = 0.97
-"""Of the accepted photos that are in scope."""
+SELECTIVE_ACCURACY = 0.975
+"""Of the accepted photos that are in scope: the goal of 0.97, and a margin for other photos."""
 MAX_OTHERS_ACCEPTED = 0.03
 CONFIDENT = 0.90
 
