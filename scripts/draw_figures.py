@@ -6,7 +6,7 @@ the sample pictures.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +50,25 @@ def draw_shirt() -> Image.Image:
     """Draw a slightly rotated T-shirt on wooden planks."""
     generator = np.random.default_rng(0)
     background = _draw_planks(generator)
-    mask = _draw_symmetric([(40, 70), (70, 52), (168, 96), (196, 190), (142, 216), (116, 178), (118, 452), (0, 462)])
-    ImageDraw.Draw(mask).ellipse((196, 40, 284, 104), fill=0)
-    return _lay(generator, background, mask, color=(38, 74, 128), angle=4)
+    mask = _draw_symmetric([(40, 70), (70, 60), (120, 78), (205, 150), (172, 215), (126, 178), (128, 470), (0, 478)])
+    ImageDraw.Draw(mask).ellipse((CENTER - 46, 30, CENTER + 46, 104), fill=0)
+    seams = [[(120, 80), (126, 178)], [(196, 146), (164, 206)], [(0, 456), (128, 456)]]
+    return _lay(generator, background, mask, color=(38, 74, 128), angle=3, seams=seams)
 
 
 def draw_trousers() -> Image.Image:
-    """Draw slightly rotated trousers on a bed sheet."""
+    """Draw slightly rotated trousers on wooden planks."""
     generator = np.random.default_rng(0)
-    half = [(78, 48), (84, 90), (92, 200), (86, 350), (80, 512), (18, 512), (12, 350), (0, 210)]
-    return _lay(generator, _draw_sheet(generator), _draw_symmetric(half), color=(52, 64, 92), angle=-3)
+    background = _draw_planks(generator)
+    mask = _draw_symmetric([(74, 40), (80, 90), (92, 200), (84, 350), (74, 528), (24, 530), (16, 350), (0, 205)])
+    seams = [
+        [(0, 58), (76, 58)],
+        [(0, 40), (0, 205)],
+        [(74, 90), (44, 70)],
+        [(24, 515), (76, 513)],
+        [(50, 60), (52, 520)],
+    ]
+    return _lay(generator, background, mask, color=(52, 64, 92), angle=-3, seams=seams)
 
 
 def draw_key() -> Image.Image:
@@ -76,7 +85,7 @@ def draw_key() -> Image.Image:
 
 
 def draw_bottle() -> Image.Image:
-    """Draw a bottle on a bed sheet: no garment, but accepted as one. It is an example of a failure."""
+    """Draw a bottle on a bed sheet: no garment, and rejected."""
     generator = np.random.default_rng(0)
     background = _draw_sheet(generator)
     mask = _draw_symmetric([(25, 40), (25, 150), (70, 250), (70, 520)])
@@ -121,12 +130,34 @@ def _draw_symmetric(half: Points) -> Image.Image:
 
 
 def _lay(
-    generator: np.random.Generator, background: np.ndarray, mask: Image.Image, color: tuple[int, int, int], angle: float
+    generator: np.random.Generator,
+    background: np.ndarray,
+    mask: Image.Image,
+    color: tuple[int, int, int],
+    angle: float,
+    seams: Sequence[Points] = (),
 ) -> Image.Image:
-    """Lay an object of one color, with light and shadow, on a background. `angle` rotates it, in degrees."""
-    surface = np.array(color) + 0.9 * _draw_folds(generator, (7, 6), 18) + generator.normal(0, 4, (HEIGHT, WIDTH, 1))
-    picture, thing = (Image.fromarray(np.clip(part, 0, 255).astype(np.uint8)) for part in (background, surface))
-    picture.paste(thing, mask=mask.rotate(angle, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)))
+    """Lay an object of one color, with light and shadow, on a background.
+
+    Args:
+        generator: random generator.
+        background: (height, width, 3).
+        mask: of the object.
+        color: of the object.
+        angle: degrees by which it is rotated.
+        seams: darker lines on its right half, mirrored to the left; relative to the middle.
+    """
+    surface = np.array(color) + 0.9 * _draw_folds(generator, (9, 8), 30) + generator.normal(0, 6, (HEIGHT, WIDTH, 1))
+    thing = Image.fromarray(np.clip(surface, 0, 255).astype(np.uint8))
+    for seam in seams:
+        for side in (1, -1):
+            line = [(CENTER + side * x, y) for x, y in seam]
+            ImageDraw.Draw(thing).line(line, fill=tuple(int(0.62 * part) for part in color), width=3)
+    shadow = np.asarray(mask.rotate(angle).filter(ImageFilter.GaussianBlur(8)), float)[..., np.newaxis] / 255
+    shaded = background - 45 * np.roll(shadow, (6, 5), (0, 1))
+    picture = Image.fromarray(np.clip(shaded, 0, 255).astype(np.uint8))
+    rotated = mask.rotate(angle, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1))
+    picture.paste(thing.rotate(angle, Image.Resampling.BICUBIC), mask=rotated)
     return picture
 
 
