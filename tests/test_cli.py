@@ -40,6 +40,18 @@ def test_data(cli, small_folder):
     assert "Fashion-MNIST, verified by SHA-256" in cli("data")[1]
 
 
+def test_data_that_train_refuses_is_named(cli, small, tmp_path):
+    is_kept = small.train_labels != 3
+    train = small.train_images[is_kept], small.train_labels[is_kept]
+    write_folder(tmp_path / "data", train, (small.test_images, small.test_labels))
+    code, out, err = cli("data", "--data", tmp_path / "data")
+    assert code == 0
+    assert "10 classes" in out
+    assert err.startswith("Warning: `fmnist train` would refuse this: the data from")
+    assert "has no training image of Dress" in err
+    assert err.count("\n") == 1
+
+
 def test_data_is_written_as_idx_files(cli, small, tmp_path):
     np.savez(
         tmp_path / "data.npz", x_train=small.train_images, y_train=small.train_labels,

@@ -33,7 +33,7 @@ def data(
     debug: Debug = False,
 ) -> None:
     """Find or download the data set and verify it."""
-    from fmnist.data.dataset import load, write_folder
+    from fmnist.data.dataset import check_trainable, load, write_folder
 
     dataset = load(data)
     name = "Fashion-MNIST, verified by SHA-256" if dataset.is_fashion_mnist else "another data set"
@@ -44,6 +44,12 @@ def data(
         f"{len(dataset.class_names)} classes: {', '.join(dataset.class_names)}",
         soft_wrap=True,
     )
+    try:
+        check_trainable(dataset)
+    except FmnistError as error:
+        stderr_console.print(
+            f"Warning: `fmnist train` would refuse this: {one_line(error)}", soft_wrap=True, markup=False
+        )
     files = write_folder(dataset, folder) if folder else []
     if folder:
         console.print(f"Written as IDX files: {folder}", soft_wrap=True)
