@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import as_unprivileged_user, interruptible, tree
+from helpers import as_unprivileged_user, interruptible, tree, write_folder
 from msgspec.structs import replace
 
 import fmnist
@@ -209,6 +209,18 @@ def test_finished_run_is_not_changed(cli, finished):
     document = json.loads(cli("train", "--resume", finished.folder, "--json")[1])
     assert (document["epochs"], document["run"]) == (NUM_EPOCHS, str(finished.folder))
     assert snapshot(finished.folder) == before
+
+
+def test_other_data_for_a_finished_run_is_refused(cli, finished, small, small_folder, tmp_path):
+    assert cli("train", "--resume", finished.folder, "--data", small_folder)[0] == 0
+    other = write_folder(
+        tmp_path / "other", (small.test_images, small.test_labels), (small.test_images, small.test_labels)
+    )
+    code, out, err = cli("train", "--resume", finished.folder, "--data", other)
+    assert (code, out) == (1, "")
+    assert "is not the data that" in err
+    with pytest.raises(FmnistError, match="is not the data that"):
+        fmnist.resume(finished, dataset=fmnist.load(other))
 
 
 def test_command_line_resumes_and_accepts_the_settings_of_the_run(cli, folder, finished, small_folder):

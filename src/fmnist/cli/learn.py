@@ -159,6 +159,8 @@ def train(
         config, folder = earlier_run.config, earlier_run.folder
         refuse_other_settings(earlier_run, {"preset": preset, **given} if preset else given)
         if earlier_run.status == "finished":
+            if data:
+                earlier_run.load_data(data)  # refuses other data
             console_for(as_json).print(f"{folder} is finished: nothing to do", soft_wrap=True)
             print_json(as_json, training_summary(earlier_run))
             return

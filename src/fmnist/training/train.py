@@ -150,6 +150,8 @@ def resume(
     run = run if isinstance(run, Run) else open_run(run)
     check_is_dataset(dataset)
     if run.status == "finished":
+        if dataset:
+            run.check_data(dataset, run.environment().data_sha256)
         return run
     dataset = dataset or data_to_resume(run)
     photos = photos_to_train_on(run.config, dataset)
