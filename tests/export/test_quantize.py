@@ -22,7 +22,7 @@ from fmnist.export import quantize
 from fmnist.export.onnx import export_run
 from fmnist.export.quantize import quantize_run
 from fmnist.files import lock_folder, sha256
-from fmnist.inference.classifier import session_options
+from fmnist.inference.runtime import session_options
 from fmnist.models.weights import read_weights
 from fmnist.runs import environment
 from fmnist.runs.run import open_run

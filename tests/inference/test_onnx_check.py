@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fmnist
 from fmnist.errors import FmnistError
-from fmnist.inference import classifier as classifier_module
+from fmnist.inference import runtime
 from fmnist.inference.onnx_check import check_graph
 
 NAMES = ("cold", "warm")
@@ -229,7 +229,7 @@ def test_the_ort_format_is_refused(tmp_path, monkeypatch):
     with pytest.raises(FmnistError, match="damaged or not an ONNX file"):
         fmnist.Classifier(content, NAMES)
     # The session refuses it too, in case a file is valid in both formats.
-    monkeypatch.setattr(classifier_module, "check_graph", lambda *_: None)
+    monkeypatch.setattr(runtime, "check_graph", lambda *_: None)
     with pytest.raises(FmnistError, match="ONNX Runtime cannot read the graph"):
         fmnist.Classifier(content, NAMES)
 
