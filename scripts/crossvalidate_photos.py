@@ -26,6 +26,9 @@ from fmnist.documents import write_json
 from fmnist.inference.color import combine
 from fmnist.runs.schemas import PhotoModelRecord
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from provenance import describe_provenance
+
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "photos_crossvalidation.json"
 GRAY_EPOCHS = 20
 """Of the network for 28x28 images: fewer than the preset's, for time."""
@@ -93,10 +96,8 @@ def main() -> None:
             },
         }
         print(json.dumps({weight: scores[f"{weight}"]}), flush=True)
-    write_json(RESULT, {"num_photos": len(rows), "gray_epochs": GRAY_EPOCHS, "color_weight": scores})
-    np.savez_compressed(
-        Path(tempfile.gettempdir()) / "crossvalidation.npz", color=color, gray=gray, fold=fold, kinds=kinds
-    )
+    result = {"num_photos": len(rows), "gray_epochs": GRAY_EPOCHS, "color_weight": scores}
+    write_json(RESULT, {**result, **describe_provenance()})
 
 
 def train_gray(

@@ -65,7 +65,9 @@ def test_the_wheel_contains_the_package_and_nothing_else(wheel):
     assert {"fmnist/evaluation/report.html", "fmnist/demo/page.html", "fmnist/py.typed"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fmnist"}
     generated = [name for name in names if name.endswith((".pyc", ".png", ".onnx", ".gz"))]
-    assert generated == ["fmnist/pretrained/model-int8.onnx"]
+    assert generated == ["fmnist/pretrained/color.onnx", "fmnist/pretrained/model-int8.onnx"]
+    assert {"fmnist/pretrained/NOTICE.txt", "fmnist/pretrained/LICENSE-Apache-2.0.txt"} <= set(names)
+    assert not any("photos.npz" in name for name in names)
 
 
 def test_the_base_is_light():

@@ -240,7 +240,9 @@ class Classifier:
         confidence = top[0].probability
         if confidence >= self.color.record.threshold:
             return _Decision(top, confidence, None)
-        if found.none > confidence:
+        if conversion.problem == photo.NOTHING_FOUND:
+            reason = photo.NOTHING_FOUND
+        elif found.none > confidence:
             likeness = f": it looks like {found.looks_like}" if found.looks_like else ""
             reason = f"none of the {len(top)} classes{likeness}"
         else:
