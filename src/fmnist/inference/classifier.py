@@ -292,7 +292,8 @@ def _read_class_names(session: onnxruntime.InferenceSession, name: str) -> list[
         names = None
     if not are_class_names(names):
         raise FmnistError(
-            f"the graph of {name} has no class names in its metadata; name the folder of its run, or export it again"
+            f"the graph of {name} has no class names in its metadata; name the folder of its run, or write it anew: "
+            "`fmnist export RUN`, and then the same with --int8 or --plain"
         )
     found: list[str] = names
     return found
