@@ -161,3 +161,15 @@ def test_other_formats_have_the_classes(finished, small, tmp_path):
     assert keras.models.load_model(run.folder / "model.keras").output_shape == (None, 11)
     quantize_run(run, small)
     assert "none_probability" in fmnist.Classifier.load(run, int8=True).outputs(small.test_images[:3])
+
+
+@pytest.mark.parametrize("path", [r"\\\\host\share\photos.npz", "//host/share/photos.npz"])
+def test_photos_on_another_computer_are_not_asked_for(config, small, tmp_path, path):
+    """A run of another person must not make Windows send the user's name to a host of theirs."""
+    from msgspec.structs import replace
+
+    from fmnist.runs.run import create_run
+
+    run = create_run(replace(config, photos=path), tmp_path / "run")
+    with pytest.raises(FmnistError, match="are on another computer"):
+        fmnist.resume(run, dataset=small)

@@ -19,7 +19,7 @@ from fmnist.files import as_path, lock_folder
 from fmnist.models.muon import Muon
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
 from fmnist.quiet import check_backend
-from fmnist.runs.data import data_to_resume
+from fmnist.runs.data import OTHER_COMPUTER, data_to_resume
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import (
     Run,
@@ -154,6 +154,7 @@ def resume(
             run.check_data(dataset, run.environment().data_sha256)
         return run
     dataset = dataset or data_to_resume(run)
+    refuse_photos_elsewhere(run)
     photos = photos_to_train_on(run.config, dataset)
     split = run.split(dataset)
     with lock_folder(run.folder) as lock:
@@ -201,6 +202,15 @@ def refuse_without_weights(run: Run) -> None:
     if run.manifest_path.is_file() and not run.weights_path.exists() and not run.checkpoint_paths():
         raise FmnistError(
             f"{run.folder} has a model but neither weights nor checkpoints to resume from; train into a new folder"
+        )
+
+
+def refuse_photos_elsewhere(run: Run) -> None:
+    """Raise an `FmnistError` if the photos of a run, which may be another person's, are on another computer."""
+    if run.config.photos and OTHER_COMPUTER.match(run.config.photos):
+        raise FmnistError(
+            f"the photos of {run.folder} are on another computer ({run.config.photos}), which is not asked for them; "
+            "copy them, and train again with --photos"
         )
 
 
