@@ -49,12 +49,14 @@ def test_the_repository_has_photos_of_all_categories():
     [
         ({"category": None}, "is no file of photos"),
         ({"images": np.zeros((4, 28, 28), np.float32)}, "float32"),
-        ({"images": np.zeros((4, 20, 20), np.uint8)}, "20x20"),
-        ({"images": np.zeros((3, 28, 28), np.uint8)}, "rows of the same number"),
-        ({"accepted": np.eye(4, 7, dtype=bool)}, "10 classes"),
+        ({"images": np.zeros((4, 20, 20), np.uint8)}, r"\(4, 20, 20\)"),
+        ({"images": np.zeros((3, 28, 28), np.uint8)}, r"expected .*accepted bool \(3, 10\)"),
+        ({"accepted": np.eye(4, 7, dtype=bool)}, r"expected .*accepted bool \(4, 10\)"),
+        ({"is_held_out": np.zeros((4, 1), bool)}, r"is_held_out bool \(4, 1\)"),
+        ({"is_held_out": np.ones(4, bool)}, "all 4 are held out"),
         ({"category": np.array([None] * 4)}, "Python objects"),
     ],
-    ids=["missing array", "float images", "other size", "lengths", "classes", "objects"],
+    ids=["missing array", "float images", "other size", "lengths", "classes", "columns", "all held out", "objects"],
 )
 def test_other_arrays_are_refused(tmp_path, changes, message):
     path = write(tmp_path / "photos.npz", **changes)

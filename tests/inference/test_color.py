@@ -125,3 +125,13 @@ def test_a_dark_photo_is_told_so(monkeypatch):
         "too dark: more light would help",
         "nothing found in the picture",
     }
+
+
+@pytest.mark.parametrize("size", [(28, 6_000), (6_000, 28)])
+def test_a_narrow_picture_has_views(size):
+    picture = Image.new("RGB", size, (230, 220, 210))
+    picture.paste((30, 40, 90), (size[0] // 3, size[1] // 3, 2 * size[0] // 3, 2 * size[1] // 3))
+    assert 0 <= fmnist.Classifier.load().classify(picture, kind="photo").confidence <= 1
+    mask = np.zeros((100, 100), bool)
+    mask[10, 50] = True
+    assert color_views(picture.resize((320, 1)), mask).shape == (2, 224, 224, 3)

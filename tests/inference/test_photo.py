@@ -280,3 +280,16 @@ def test_the_kind_can_be_given(trousers):
     conversion = photo.convert(scene.crop((0, 0, 400, 400)), "image")
     assert (conversion.kind, conversion.pixels.shape) == ("image", (28, 28))
     assert conversion.pixels[0, 0] == 255
+
+
+@pytest.mark.parametrize("hidden", ["black", "green"])
+def test_colors_below_transparent_parts_are_not_seen(trousers, hidden):
+    scene = place(trousers, BACKGROUNDS["white"]).convert("RGBA")
+    mask = Image.new("L", scene.size)
+    mask.paste(255, (100, 40, 300, 360))
+    scene.putalpha(mask)
+    other = Image.composite(scene.convert("RGB"), Image.new("RGB", scene.size, hidden), mask)
+    other.putalpha(mask)
+    original, changed = (np.asarray(photo.convert(each).steps["original"]) for each in (scene, other))
+    np.testing.assert_array_equal(original, changed)
+    assert original[0, 0].tolist() == [255, 255, 255]

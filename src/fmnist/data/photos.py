@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist.data.arrays import as_images
+from fmnist.config import IMAGE_SIZE
 from fmnist.data.formats import DECOMPRESSION_ERRORS
 from fmnist.data.tables import read_array
 from fmnist.errors import FmnistError, one_line
@@ -63,11 +63,17 @@ def load_photos(path: str | Path | None, num_classes: int) -> PhotoSet:
                     arrays[name] = read_array(f"{path} ({name})", file, MAX_BYTES)
     except (KeyError, *DECOMPRESSION_ERRORS) as error:
         raise FmnistError(f"{path} is no file of photos ({one_line(error)}); {hint}") from error
-    photos = PhotoSet(**arrays, sha256=sha256(content))
-    as_images(photos.images, f"{path} (images)")
-    lengths = {len(values) for values in arrays.values()}
-    kinds = {name: arrays[name].dtype.type for name in ARRAYS}
-    if len(lengths) > 1 or kinds != ARRAYS or photos.accepted.shape[1:] != (num_classes,):
-        shapes = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in arrays.items())
-        raise FmnistError(f"{path} has the arrays {shapes}; expected rows of the same number, {num_classes} classes")
-    return photos
+    num_photos = len(arrays["images"])
+    expected = {
+        "images": (num_photos, IMAGE_SIZE, IMAGE_SIZE),
+        "accepted": (num_photos, num_classes),
+        "category": (num_photos,),
+        "is_held_out": (num_photos,),
+    }
+    if any(arrays[name].shape != expected[name] or arrays[name].dtype.type != ARRAYS[name] for name in ARRAYS):
+        found = ", ".join(f"{name} {values.dtype} {values.shape}" for name, values in arrays.items())
+        wanted = ", ".join(f"{name} {ARRAYS[name].__name__} {shape}" for name, shape in expected.items())
+        raise FmnistError(f"{path} has the arrays {found}; expected {wanted}")
+    if arrays["is_held_out"].all():
+        raise FmnistError(f"{path} has no photos to train on: all {num_photos} are held out")
+    return PhotoSet(**arrays, sha256=sha256(content))

@@ -1,6 +1,6 @@
-"""The color network: a second opinion on photos, from colors and details that an image of 28x28 lacks.
+"""The color network: a second network for photos, which has colors and details that an image of 28x28 lacks.
 
-It sees the whole photo and the cut-out garment, each with its mirror image, in 224x224 colors. Its outputs are kinds of
+It gets the whole photo and the cut-out garment, each with its mirror image, in 224x224 colors. Its outputs are kinds of
 garments, and kinds of things that are none of the classes. Its probabilities are averaged with those of the network
 for 28x28 images.
 """
@@ -34,7 +34,7 @@ LOG_EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class PhotoProbabilities:
-    """What both networks make of a photo."""
+    """The probabilities of both networks for a photo, averaged."""
 
     classes: np.ndarray
     """(10,) probability of each class. They sum to 1 minus `none`."""
@@ -103,7 +103,7 @@ def combine(
     color = np.zeros(len(probabilities))
     for category, label in CLASS_OF.items():
         color[label] = by_output[category]
-    shoes = probabilities[list(SHOES)] + LOG_EPSILON  # what kind of shoe is for the other network to say
+    shoes = probabilities[list(SHOES)] + LOG_EPSILON  # the other network decides which kind of shoe it is
     color[list(SHOES)] = by_output["shoes"] * shoes / shoes.sum()
     weight = record.color_weight
     classes = weight * color + (1 - weight) * (1 - none_probability) * probabilities
@@ -116,7 +116,7 @@ def combine(
 
 
 def color_views(picture: Image.Image, mask: np.ndarray) -> np.ndarray:
-    """Return what the color network sees of a photo.
+    """Return the inputs of the color network for a photo.
 
     Args:
         picture: RGB, a few hundred pixels.
@@ -130,13 +130,10 @@ def color_views(picture: Image.Image, mask: np.ndarray) -> np.ndarray:
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     margin = MARGIN * max(bottom - top, right - left)
     height, width = mask.shape
-    box = (
-        max(0, left - margin) * picture.width / width,
-        max(0, top - margin) * picture.height / height,
-        min(width, right + margin) * picture.width / width,
-        min(height, bottom + margin) * picture.height / height,
-    )
-    cutout = picture.crop(tuple(map(round, box)))
+    scale_x, scale_y = picture.width / width, picture.height / height
+    x, y = round(max(0, left - margin) * scale_x), round(max(0, top - margin) * scale_y)
+    x_end, y_end = round(min(width, right + margin) * scale_x), round(min(height, bottom + margin) * scale_y)
+    cutout = picture.crop((x, y, max(x + 1, x_end), max(y + 1, y_end)))  # a narrow picture may have less than a pixel
     edge = max(cutout.size)
     square = Image.new("RGB", (edge, edge), GRAY)
     square.paste(cutout, ((edge - cutout.width) // 2, (edge - cutout.height) // 2))

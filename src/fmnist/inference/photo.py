@@ -14,6 +14,7 @@ from PIL import Image
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.inference.dataset_image import LIGHT, border, find_ground, recover
+from fmnist.inference.picture import on_white
 
 Kind = Literal["image", "product shot", "photo"]
 """What a picture is: an image in the format of the data set, a garment on a plain bright ground, or any other photo."""
@@ -185,7 +186,7 @@ def _steps(picture: Image.Image, mask: np.ndarray, crop: np.ndarray, pixels: np.
 
 def _preview(picture: Image.Image) -> Image.Image:
     """Return a picture as the first of the steps."""
-    preview = picture.copy() if picture.mode == "L" else picture.convert("RGB")
+    preview = picture.copy() if picture.mode == "L" else on_white(picture)
     preview.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
     return preview
 
@@ -242,10 +243,9 @@ def _center(values: np.ndarray) -> np.ndarray:
 def _split_alpha(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the colors on white, (height, width, 3), and the mask of opaque pixels, or None if all are opaque."""
     if picture.mode != "RGBA":
-        return np.asarray(picture.convert("RGB")), None
+        return np.asarray(on_white(picture)), None
     opaque = np.asarray(picture.getchannel("A")) >= 128
-    on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.asarray(on_white.convert("RGB")), None if opaque.all() else opaque
+    return np.asarray(on_white(picture)), None if opaque.all() else opaque
 
 
 def _mask_on_plain_background(colors: np.ndarray) -> np.ndarray | None:

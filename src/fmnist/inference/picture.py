@@ -252,3 +252,10 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f" and largest <= 1:
         values = 255 * values
     return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """Return a picture as RGB. Transparent parts become white, whatever color is stored there."""
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
