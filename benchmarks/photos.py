@@ -124,35 +124,48 @@ def score_photos(photos: list[Photo], predictions: list[Prediction]) -> dict[str
     is_correct = np.array(
         [prediction.class_index in item.accepted_classes for item, prediction in zip(photos, predictions, strict=True)]
     )
+    category = np.array([item.category for item in photos])
     probability = np.array([prediction.probability for prediction in predictions])
     has_threshold = predictions[0].confidence is not None
-    confidence = confidences(predictions)
     is_accepted = np.array([bool(prediction.accepted) for prediction in predictions])
-    most_confident = np.argsort(-confidence[in_scope], kind="stable")[: in_scope.sum() // 2]
-    per_category = {
-        name: {
-            "num_photos": int((is_member := np.array([item.category == name for item in photos])).sum()),
-            "accuracy": mean_or_none(is_correct[is_member & in_scope]),
-            "accepted": mean_or_none(is_accepted[is_member]) if has_threshold else None,
-        }
-        for name in sorted({item.category for item in photos})
-    }
-    accuracies = [row["accuracy"] for row in per_category.values() if row["accuracy"] is not None]
-    at_threshold = {
-        "selective_accuracy": mean_or_none(is_correct[in_scope & is_accepted]),
-        "coverage": mean_or_none(is_accepted[in_scope]),
-        "out_of_scope_accepted": mean_or_none(is_accepted[~in_scope]),
-    }
+    at_threshold = score_acceptance(in_scope, is_correct, is_accepted)
     return {
         "num_photos": len(photos),
         "num_in_scope": int(in_scope.sum()),
+        **score_answers(in_scope, is_correct, category, probability, confidences(predictions)),
+        **(at_threshold if has_threshold else dict.fromkeys(at_threshold)),
+        "per_category": {
+            str(name): {
+                "num_photos": int((category == name).sum()),
+                "accuracy": mean_or_none(is_correct[(category == name) & in_scope]),
+                "accepted": mean_or_none(is_accepted[category == name]) if has_threshold else None,
+            }
+            for name in np.unique(category)
+        },
+    }
+
+
+def score_answers(
+    in_scope: np.ndarray, is_correct: np.ndarray, category: np.ndarray, probability: np.ndarray, confidence: np.ndarray
+) -> dict[str, float | None]:
+    """Compute the metrics that need no threshold. All arguments are (n,), one entry for each photo."""
+    accuracies = [is_correct[in_scope & (category == name)].mean() for name in np.unique(category[in_scope])]
+    most_confident = np.argsort(-confidence[in_scope], kind="stable")[: in_scope.sum() // 2]
+    return {
         "macro_accuracy": float(np.mean(accuracies)) if accuracies else None,
         "accuracy": mean_or_none(is_correct[in_scope]),
         "selective_accuracy_50": mean_or_none(is_correct[in_scope][most_confident]),
         "confident_mistakes": mean_or_none((~is_correct & (probability >= CONFIDENT))[in_scope]),
         "out_of_scope_auroc": auroc(confidence[in_scope], confidence[~in_scope]),
-        **(at_threshold if has_threshold else dict.fromkeys(at_threshold)),
-        "per_category": per_category,
+    }
+
+
+def score_acceptance(in_scope: np.ndarray, is_correct: np.ndarray, is_accepted: np.ndarray) -> dict[str, float | None]:
+    """Compute the metrics at a threshold. All arguments are (n,) bool, one entry for each photo."""
+    return {
+        "selective_accuracy": mean_or_none(is_correct[in_scope & is_accepted]),
+        "coverage": mean_or_none(is_accepted[in_scope]),
+        "out_of_scope_accepted": mean_or_none(is_accepted[~in_scope]),
     }
 
 

@@ -29,8 +29,6 @@ NUM_FOLDS = 4
 """Parts of the other photos, for cross-validation."""
 NUM_THINGS = 100
 """Drawn pictures of each kind in the file."""
-PREVIEW_EDGE = 320
-"""Longest edge in pixels of what the views are made from."""
 GROUND_EDGES = (0.25, 0.45)
 """Edge of a patch of ground, relative to the shorter edge of its photo."""
 GROUND_SIZE = 160

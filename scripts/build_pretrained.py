@@ -42,9 +42,7 @@ MAX_COLOR_BYTES = 4_500_000
 COLOR_WEIGHT = 0.6
 """Of the color network's probabilities, chosen by cross-validation."""
 CHOSEN = Path(__file__).parents[1] / "benchmarks" / "results" / "photos_crossvalidation.json"
-"""Result of scripts/crossvalidate_photos.py: temperature and threshold for each weight."""
-NUM_THINGS = 150
-"""Drawn things of each kind for the color network, as in the cross-validation."""
+"""Result of benchmarks/crossvalidate_photos.py: temperature and threshold for each weight."""
 
 
 def main() -> None:
@@ -87,13 +85,12 @@ def build(config: Config, dataset: Dataset, commit: str, folder: Path) -> Manife
 def build_color_network(photo_folder: Path, commit: str, folder: Path) -> int:
     """Train the color network on the photos that are not held out, and write it. Returns its size in bytes."""
     photos = read_folder(photo_folder)
-    things, _ = draw_things(TRAINED_ON, NUM_THINGS, cut_grounds(photos))
+    things, kinds = draw_things(TRAINED_ON, color_network.NUM_THINGS, cut_grounds(photos))
     used = np.flatnonzero(~photos.is_held_out)
-    outputs = list(color_network.OUTPUTS)
-    labels = [outputs.index(photos.category[index]) for index in used] + [outputs.index("other")] * len(things)
+    labels = color_network.indices_of([*photos.category[used], *kinds])
     views = np.stack([*(photos.reduced[index].views for index in used), *(thing.views for thing in things)])
     weights = efficientnet.download_weights()
-    network = color_network.train(weights, color_network.compute_features(weights, views), np.array(labels))
+    network = color_network.train(weights, color_network.compute_features(weights, views), labels)
     content = color_network.export(weights, network)
     if len(content) > MAX_COLOR_BYTES:
         sys.exit(f"{COLOR_FILE} has {len(content)} bytes; expected at most {MAX_COLOR_BYTES}")

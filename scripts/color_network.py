@@ -3,6 +3,7 @@
 The first blocks stay as ImageNet has made them, so their features are computed once for every view.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import efficientnet
@@ -12,6 +13,8 @@ import tensorflow as tf
 
 OUTPUTS = ("t-shirt", "pants", "longsleeve", "dress", "outwear", "shirt", "shoes", "hat", "shorts", "skirt", "other")
 """Categories of the photos, and every other thing."""
+NUM_THINGS = 150
+"""Drawn pictures of each kind of other things to train on."""
 FIRST_TRAINED_BLOCK = 11
 NUM_STEPS = 300
 BATCH_SIZE = 64
@@ -27,8 +30,13 @@ CHUNK_SIZE = 16
 """Pictures whose features are computed at once, in four views each."""
 
 
+def indices_of(categories: Iterable[str]) -> np.ndarray:
+    """Return the index of the output for each category, (n,): that of `other` for a category without an output."""
+    return np.array([OUTPUTS.index(name if name in OUTPUTS else "other") for name in categories])
+
+
 def compute_features(weights: efficientnet.Weights, views: np.ndarray) -> np.ndarray:
-    """Compute what the blocks that are not trained make of the views of pictures, and of their mirror images.
+    """Compute the outputs of the blocks that are not trained, for the views of pictures and their mirror images.
 
     Args:
         weights: of `efficientnet.download_weights`.

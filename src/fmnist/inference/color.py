@@ -133,7 +133,7 @@ def color_views(picture: Image.Image, mask: np.ndarray) -> np.ndarray:
     scale_x, scale_y = picture.width / width, picture.height / height
     x, y = round(max(0, left - margin) * scale_x), round(max(0, top - margin) * scale_y)
     x_end, y_end = round(min(width, right + margin) * scale_x), round(min(height, bottom + margin) * scale_y)
-    cutout = picture.crop((x, y, max(x + 1, x_end), max(y + 1, y_end)))  # a narrow picture may have less than a pixel
+    cutout = picture.crop((x, y, x_end, y_end))
     edge = max(cutout.size)
     square = Image.new("RGB", (edge, edge), GRAY)
     square.paste(cutout, ((edge - cutout.width) // 2, (edge - cutout.height) // 2))
