@@ -129,7 +129,7 @@ def calibrate(
 def score(probabilities: np.ndarray, accepted: np.ndarray, category: np.ndarray) -> dict[str, Any]:
     """Compute the scores of the answers, and the lowest threshold that reaches the goals."""
     top, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    in_scope: np.ndarray = accepted.any(axis=1)
+    in_scope = np.asarray(accepted.any(axis=1))
     is_correct = accepted[np.arange(len(top)), top]
 
     def at(threshold: float) -> dict[str, Any]:
