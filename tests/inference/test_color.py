@@ -115,16 +115,37 @@ def test_probabilities_of_a_photo_leave_room_for_none_of_the_classes():
     assert prediction.confidence == prediction.probability
 
 
-def test_a_dark_photo_is_told_so(monkeypatch):
-    classifier = fmnist.Classifier.load()
+@pytest.mark.parametrize(("gray", "reason"), [(8, "too dark: more light would help"), (150, "between ")])
+def test_a_dark_photo_is_told_so(monkeypatch, gray, reason):
     rng = np.random.default_rng(0)
-    dark = rng.integers(0, 25, (300, 300, 3), np.uint8)
+    scene = rng.normal(gray, 2, (300, 300, 3)).clip(0, 255).astype(np.uint8)
+    scene[60:240, 100:200] = rng.normal(gray + 60, 2, (180, 100, 3))
     found = color.PhotoProbabilities(np.full(10, 0.1), 0.0, None)
     monkeypatch.setattr(ColorNetwork, "combine", lambda *_: found)
-    assert classifier.classify(dark, kind="photo").reason in {
-        "too dark: more light would help",
-        "nothing found in the picture",
-    }
+    assert fmnist.Classifier.load().classify(scene, kind="photo").reason.startswith(reason)
+
+
+def test_each_view_is_seen_from_both_sides(monkeypatch):
+    network = ColorNetwork.load(PRETRAINED_FOLDER)
+    views = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    pictures = []
+
+    class Session:
+        def run(self, names, inputs):
+            pictures.append(inputs["pictures"])
+            return [np.repeat(outputs(pants=0.9)[:1], len(inputs["pictures"]), axis=0)]
+
+    monkeypatch.setattr(network, "_session", Session())
+    network.combine(views, SNEAKER, 0.0)
+    (both,) = pictures
+    np.testing.assert_array_equal(both[:2], views)
+    np.testing.assert_array_equal(both[2:], np.flip(views, axis=2))
+
+
+def test_kinds_of_shoes_have_the_shares_of_the_other_network():
+    found = combine(replace(RECORD, color_weight=1.0), outputs(shoes=0.9), SNEAKER, 0.5)
+    shoes = found.classes[[5, 7, 9]]
+    np.testing.assert_allclose(shoes / shoes.sum(), SNEAKER[[5, 7, 9]] / SNEAKER[[5, 7, 9]].sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(28, 6_000), (6_000, 28)])
