@@ -173,3 +173,18 @@ def test_photos_on_another_computer_are_not_asked_for(config, small, tmp_path, p
     run = create_run(replace(config, photos=path), tmp_path / "run")
     with pytest.raises(FmnistError, match="are on another computer"):
         fmnist.resume(run, dataset=small)
+
+
+def test_photos_that_are_held_out_are_not_trained_on(small, config):
+    images = np.zeros((8, 28, 28), np.uint8)
+    images[:, 6:22, 6:22] = np.array([60, 200] * 4)[:, np.newaxis, np.newaxis]
+    accepted = np.zeros((8, 10), bool)
+    accepted[:4, 2] = True
+    is_held_out = np.array([False, True] * 4)
+    photos = PhotoSet(images, accepted, np.array(["dress", "hat"] * 4), is_held_out, "0" * 64)
+    sampler = EpochSampler(small.train_images, one_hot(small.train_labels, 11), small.class_names, config, photos)
+    sampler.set_model(build_network(config, 11, "float32"))
+    sampler.on_epoch_begin(0)
+    drawn = sampler.batches.images[sampler.order >= 1_200]
+    assert len(drawn) == 400
+    assert drawn.max() < 120  # the bright ones are held out
