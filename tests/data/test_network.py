@@ -58,8 +58,10 @@ def by_urllib(url, proxies=None):
         opener.open(url, timeout=2)
     if isinstance(caught.value, urllib.error.HTTPError):
         caught.value.close()
-    # Before Python 3.11.4 the error keeps the proxy's open response, which would be a ResourceWarning in some later test.
-    traceback.clear_frames(caught.value.__traceback__)
+    # Before Python 3.11.4 the proxy's response stays open, and would be a ResourceWarning in some later test.
+    cause = caught.value
+    while cause := cause.__context__:
+        traceback.clear_frames(cause.__traceback__)
     return caught.value
 
 
