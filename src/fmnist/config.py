@@ -39,18 +39,26 @@ class Config(Document, frozen=True, kw_only=True):
 
     preset: Annotated[str, Meta(max_length=4_096)]
     """Name of the preset that this configuration started from."""
-    network: Literal["textbook", "fast", "tiny", "photo", "best", "wide"]
-    """Architecture, a key of `fmnist.models.networks.NETWORKS`."""
+    network: Literal["textbook", "fast", "tiny", "photo", "best", "wide", "custom"]
+    """Architecture, a key of `fmnist.models.networks.NETWORKS`. `custom` is a function of the user."""
     epochs: Annotated[int, Meta(ge=1, le=MAX_EPOCHS)]
     """Number of epochs. With `hard_example_fraction` below 1, an epoch trains on that fraction of the images."""
     batch_size: Annotated[int, Meta(ge=1, le=100_000)]
     """Images per step."""
-    optimizer: Literal["adam", "muon"]
-    """`adam` at a constant learning rate, or `muon` with a rate that decays linearly to zero."""
+    optimizer: Literal[
+        "muon", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "nadam",
+        "rmsprop", "sgd", "custom",
+    ]  # fmt: skip
+    """`muon` is fmnist's own, `custom` an object of the user, and the others are those of Keras."""
     learning_rate: Annotated[float, Meta(ge=0, le=1_000)]
-    """Learning rate; with `muon` its initial value."""
+    """Learning rate; with a schedule its initial value."""
+    schedule: Literal["auto", "constant", "linear", "cosine", "custom"] = "auto"
+    """How the learning rate decays, to zero at the end of the run. `auto` is `linear` for `muon` and `constant` for all
+    others; `custom` is that of a user's optimizer."""
     momentum: Fraction = 0.0
-    """Momentum of `muon`."""
+    """Momentum of `muon`, `sgd` and `rmsprop`."""
+    weight_decay: Annotated[float, Meta(ge=0, le=1_000)] | None = None
+    """Of the optimizer, as Keras defines it. None is the optimizer's default."""
     adam_lr_ratio: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
     """With `muon`: the learning rate of everything but convolution kernels, divided by `learning_rate`."""
     hard_example_fraction: Annotated[float, Meta(ge=0.001, le=1)] = 1.0
@@ -107,6 +115,11 @@ class Config(Document, frozen=True, kw_only=True):
     def num_outputs(self, num_classes: int) -> int:
         """Return the number of outputs of the network: one for each class, and with photos one for none of them."""
         return num_classes + (self.photo_fraction > 0)
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the learning rate changes by a schedule."""
+        return self.schedule in {"linear", "cosine", "custom"} or (self.schedule == "auto" and self.optimizer == "muon")
 
     @property
     def first_hard_epoch(self) -> int | None:

@@ -25,12 +25,6 @@ def config(small_folder):
     return fmnist.Config.from_preset("textbook", epochs=1, data=str(small_folder))
 
 
-@pytest.fixture
-def no_export(monkeypatch):
-    """Omit the export, which takes longer than the training."""
-    monkeypatch.setattr(training, "export", lambda *_: None)
-
-
 def test_finished_run_has_all_files(small_run):
     assert {path.name for path in small_run.folder.iterdir()} == {
         "config.json", "environment.json", "history.csv", "curves.png",

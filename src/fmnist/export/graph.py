@@ -18,25 +18,23 @@ class CompleteGraph(keras.Model):
     """From stored pixels to final probabilities, around a network that maps scaled images to probabilities.
 
     The input is `images`, uint8 (n, 28, 28). The outputs, all float32, are `probabilities` and
-    `probabilities_single_view`, (n, classes), and `features`, (n, width), the input of the last layer for the first
-    view. A network with a further output has also `none_probability`, (n, 1): that of none of the classes. The other
-    probabilities sum to 1 nevertheless.
+    `probabilities_single_view`, (n, classes), and `features`, (n, width): the input of the last dense layer for the
+    first view, or the log-probabilities where there is no such layer. A network with a further output has also
+    `none_probability`, (n, 1): that of none of the classes. The other probabilities sum to 1 nevertheless.
     """
 
-    def __init__(self, network: keras.Sequential, views: tuple[View, ...], temperature: float, num_classes: int):
+    def __init__(self, network: keras.Model, views: tuple[View, ...], temperature: float, num_classes: int):
         """Wrap a network.
 
         Args:
-            network: maps (n, 28, 28, 1) float32 in [0, 1] to probabilities; the layer `head` and those after it
-                compute them from the features.
+            network: maps (n, 28, 28, 1) float32 in [0, 1] to probabilities.
             views: log-probabilities are averaged over these; the first is the single view.
             temperature: divides the averaged log-probabilities.
             num_classes: number of classes.
         """
         super().__init__()
-        head = [layer.name for layer in network.layers].index("head")
-        self.backbone = keras.Sequential([keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), *network.layers[:head]])
-        self.head = keras.Sequential([keras.Input(self.backbone.output_shape[1:]), *network.layers[head:]])
+        self.network = network
+        self.with_features = _with_features(network)
         self.padding = max(abs(shift) for _, *shifts in views for shift in shifts)
         self.views = views
         self.temperature = temperature
@@ -50,8 +48,7 @@ class CompleteGraph(keras.Model):
         # single view (docs/log.md).
         view_pixels = ops.stack([select_view(padded, view, self.padding) for view in self.views], axis=1)
         scaled = ops.reshape(ops.cast(view_pixels, "float32") / 255, (-1, *images.shape[1:], 1))
-        features = ops.cast(self.backbone(scaled), "float32")
-        probabilities = ops.cast(self.head(features), "float32")
+        features, probabilities = self._features_and_probabilities(scaled)
         num_views = len(self.views)
         by_view = ops.log(ops.reshape(probabilities, (-1, num_views, probabilities.shape[-1])) + LOG_EPSILON)
         logits, logits_single_view = ops.mean(by_view, axis=1) / self.temperature, by_view[:, 0] / self.temperature
@@ -64,11 +61,30 @@ class CompleteGraph(keras.Model):
             outputs["none_probability"] = ops.softmax(logits)[:, self.num_classes :]
         return outputs
 
+    def _features_and_probabilities(self, scaled: Any) -> tuple[Any, Any]:
+        if self.with_features:
+            features, probabilities = self.with_features(scaled, training=False)
+            return ops.cast(features, "float32"), ops.cast(probabilities, "float32")
+        probabilities = ops.cast(self.network(scaled, training=False), "float32")
+        return ops.log(probabilities + LOG_EPSILON), probabilities
+
     def numpy_outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the outputs in batches, as NumPy arrays. Same argument as `Classifier.outputs`."""
         starts = range(0, len(images), BATCH_SIZE)
         batches = [self(images[start : start + BATCH_SIZE]) for start in starts]
         return {name: np.concatenate([ops.convert_to_numpy(batch[name]) for batch in batches]) for name in batches[0]}
+
+
+def _with_features(network: keras.Model) -> keras.Model | None:
+    """Return a model with two outputs, the input of the last dense layer and the probabilities. None if it has none."""
+    last_dense = next((each for each in reversed(network.layers) if isinstance(each, keras.layers.Dense)), None)
+    try:
+        features = last_dense.input if last_dense else None
+    except (AttributeError, ValueError):  # a subclassed model, a layer that is called several times
+        return None
+    if features is None or len(features.shape) != 2:
+        return None
+    return keras.Model(network.inputs, [features, network.outputs[0]])
 
 
 def select_view(padded: Any, view: View, padding: int) -> Any:

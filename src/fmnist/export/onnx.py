@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import keras
 import numpy as np
 from msgspec.structs import replace
 
+from fmnist.config import IDENTITY_VIEW, IMAGE_SIZE
 from fmnist.data.dataset import Dataset, Split, evenly_spaced, write_folder
 from fmnist.documents import write_document
-from fmnist.errors import FmnistError
+from fmnist.errors import FmnistError, one_line
 from fmnist.export.calibration import calibrate
 from fmnist.export.graph import CompleteGraph
-from fmnist.export.onnx_file import to_onnx
+from fmnist.export.onnx_file import layer_that_fails, to_onnx
 from fmnist.files import (
     LOCKED_FOLDER,
     MAX_MODEL_BYTES,
@@ -28,6 +30,7 @@ from fmnist.files import (
     write_atomic,
 )
 from fmnist.inference.classifier import Classifier
+from fmnist.models.custom import CustomParts, NetworkFunction
 from fmnist.models.networks import build_network, keras_defaults
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
@@ -59,12 +62,13 @@ class TrainedNetwork:
     """None if the training was interrupted: then the seconds of the epochs are summed up."""
 
 
-def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
+def export_run(run: Run, dataset: Dataset | None = None, network: NetworkFunction | str | None = None) -> Manifest:
     """Export a run from its folder: after an interruption, or again.
 
     Args:
         run: a run with weights. Of an unfinished run, those of its last completed epoch are exported.
         dataset: the run's data, if it is loaded already.
+        network: for a run with a network of the user's own: the function that builds it, or its name.
 
     Returns:
         The manifest.
@@ -73,11 +77,37 @@ def export_run(run: Run, dataset: Dataset | None = None) -> Manifest:
         FmnistError: if the run has no weights, its data is not found, another process uses the folder, or the exported
             graph disagrees with Keras.
     """
+    parts = CustomParts.check(network)
+    parts.compare(run.custom, run.folder)
     with lock_folder(run.folder) as lock:
         if keras.backend.backend() != "tensorflow":
-            return _export_in_new_process(run, lock, dataset)
+            return _export_in_new_process(run, lock, dataset, parts=parts)
         dataset = dataset or run.load_data()
-        return export(run, lock, read_trained(run, dataset), dataset, run.split(dataset))
+        return export(run, lock, read_trained(run, dataset), dataset, run.split(dataset), parts)
+
+
+def check_exportable(network: keras.Model, class_names: Sequence[str]) -> None:
+    """Export a user's network to a file in memory and compute it, before time is spent on its training.
+
+    Args:
+        network: with its initial weights. It is not changed.
+        class_names: of the data set.
+
+    Raises:
+        FmnistError: if it cannot be exported, naming the layer if that is found.
+    """
+    graph = CompleteGraph(network, (IDENTITY_VIEW,), 1.0, len(class_names))
+    images = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    try:
+        graph(images)  # Keras exports a subclassed model only after it was called
+        Classifier(to_onnx(graph, class_names), class_names, "the network").predict(images)
+    except Exception as error:
+        layer = layer_that_fails(network)
+        place = f"its layer {layer.name} ({type(layer).__name__})" if layer else "one of its operations"
+        raise FmnistError(
+            f"the network cannot be exported to ONNX, which follows training: {place} cannot be converted; replace it "
+            f"({one_line(error)})"
+        ) from error
 
 
 def read_trained(run: Run, dataset: Dataset) -> TrainedNetwork:
@@ -96,7 +126,14 @@ def read_trained(run: Run, dataset: Dataset) -> TrainedNetwork:
 
 
 @keras_defaults()
-def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset, split: Split) -> Manifest:
+def export(
+    run: Run,
+    lock: int | None,
+    trained: TrainedNetwork,
+    dataset: Dataset,
+    split: Split,
+    parts: CustomParts | None = None,
+) -> Manifest:
     """Calibrate a trained network, write its ONNX graph and then, last of all, the manifest.
 
     The float32 network is wrapped so that the graph is complete: `images`, uint8 (n, 28, 28), in; `probabilities`
@@ -109,6 +146,7 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
         trained: the network.
         dataset: the run's data.
         split: the same, split as the run does.
+        parts: with the network, if that is the user's own.
 
     Returns:
         The manifest.
@@ -117,12 +155,15 @@ def export(run: Run, lock: int | None, trained: TrainedNetwork, dataset: Dataset
         FmnistError: if the weights are not finite, or the exported graph disagrees with Keras.
     """
     if keras.backend.backend() != "tensorflow":
-        return _export_in_new_process(run, lock, dataset, trained.train_seconds)
+        return _export_in_new_process(run, lock, dataset, trained.train_seconds, parts)
+    function = parts.network if parts else None
     if not all(np.isfinite(values).all() for values in trained.weights.values()):
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
     num_classes = len(dataset.class_names)
     num_outputs = run.config.num_outputs(num_classes)
-    network, as_trained = (build_network(run.config, num_outputs, dtype) for dtype in ("float32", trained.precision))
+    network, as_trained = (
+        build_network(run.config, num_outputs, precision, function) for precision in ("float32", trained.precision)
+    )
     for each in (network, as_trained):
         set_weights(each, trained.weights, run.weights_path)
     calibration = calibrate(run, network, split, dataset)
@@ -203,8 +244,21 @@ def check_agreement(found: np.ndarray, expected: np.ndarray, difference_as_train
     )
 
 
+def check_reference(parts: CustomParts) -> None:
+    """Raise an `FmnistError` if the process that exports could not build the network that this one has in memory."""
+    if parts.network and not parts.reference:
+        raise FmnistError(
+            f"another process, on TensorFlow, exports what {keras.backend.backend()} has trained, and builds the "
+            'network anew; write its function into a file, and name it: network="file.py:function"'
+        )
+
+
 def _export_in_new_process(
-    run: Run, lock: int | None, dataset: Dataset | None, train_seconds: float | None = None
+    run: Run,
+    lock: int | None,
+    dataset: Dataset | None,
+    train_seconds: float | None = None,
+    parts: CustomParts | None = None,
 ) -> Manifest:
     """Export a run under TensorFlow, the only backend that exports ONNX. A process has one backend.
 
@@ -215,6 +269,9 @@ def _export_in_new_process(
         FmnistError: if the export fails.
     """
     command = [sys.executable, "-m", "fmnist", "export", str(run.folder.absolute()), "--json"]
+    if parts and parts.network:
+        check_reference(parts)
+        command += ["--network", str(parts.reference)]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", LOCKED_FOLDER: str(run.folder.absolute())}
     inherited = () if lock is None else (lock,)
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:

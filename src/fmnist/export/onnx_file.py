@@ -7,11 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import onnx
 
 from fmnist.config import IMAGE_SIZE
+from fmnist.inference.runtime import open_session
 from fmnist.runs.schemas import GRAPH_FILE
 
 PLAIN_OPSET = 13
@@ -34,18 +37,38 @@ def to_onnx(model: keras.Model, class_names: Sequence[str], *, plain: bool = Fal
     """
     signature = [keras.InputSpec("uint8", (None, IMAGE_SIZE, IMAGE_SIZE), name="images")]
     options = {"opset_version": PLAIN_OPSET} if plain else {}
-    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
-        # Keras uses a name that NumPy deprecates.
-        warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
-        path = Path(scratch) / GRAPH_FILE
-        with contextlib.redirect_stdout(io.StringIO()):
-            model.export(path, format="onnx", verbose=False, input_signature=signature, **options)
-        exported = onnx.load(path)
+    exported = _convert(model, input_signature=signature, **options)
     if plain:
         flatten(exported)
     describe(exported, class_names)
     content: bytes = exported.SerializeToString()
     return content
+
+
+def _convert(model: keras.Model, **options: Any) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch, warnings.catch_warnings():
+        # Keras uses a name that NumPy deprecates.
+        warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)
+        path = Path(scratch) / GRAPH_FILE
+        with contextlib.redirect_stdout(io.StringIO()):
+            model.export(path, format="onnx", verbose=False, **options)
+        return onnx.load(path)
+
+
+def layer_that_fails(network: keras.Model) -> keras.Layer | None:
+    """Convert the layers of a network one by one, and return the first that cannot be. None if each can be."""
+    for layer in network.layers:
+        try:
+            shape = layer.input.shape[1:]
+        except (AttributeError, ValueError):  # a layer of a subclassed model, or one with several inputs
+            continue
+        single = keras.Sequential([keras.Input(shape), layer])
+        try:
+            single(np.zeros((1, *shape), layer.input.dtype))  # Keras exports only what was called
+            open_session(_convert(single).SerializeToString(), layer.name)
+        except Exception:  # whatever the converter raises
+            return layer
+    return None
 
 
 def describe(model: onnx.ModelProto, class_names: Sequence[str]) -> None:

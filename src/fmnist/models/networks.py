@@ -14,6 +14,8 @@ import numpy as np
 from keras import layers
 
 from fmnist.config import IMAGE_SIZE, Config
+from fmnist.errors import FmnistError
+from fmnist.models.custom import NetworkFunction, build_custom
 from fmnist.models.layers import FusedBatchNormalization
 from fmnist.runs import environment
 
@@ -159,7 +161,9 @@ NETWORKS: dict[str, Callable[[int, random.Random], keras.Sequential]] = {
 """Functions from the number of classes and a generator to the network, by the name in `Config.network`."""
 
 
-def build_network(config: Config, num_classes: int, precision: str) -> keras.Sequential:
+def build_network(
+    config: Config, num_classes: int, precision: str, custom: NetworkFunction | None = None
+) -> keras.Model:
     """Build the network of a configuration. Its initial weights depend on the seed alone.
 
     Keras draws seeds from Python's global generator, which other threads may use. So every seed is drawn here.
@@ -168,11 +172,23 @@ def build_network(config: Config, num_classes: int, precision: str) -> keras.Seq
         config: the configuration; its fields `network` and `seed` are used.
         num_classes: number of probabilities.
         precision: "float32", or "bfloat16" for computing in bfloat16 with variables in float32.
+        custom: the user's function, if the configuration has a network of its own.
 
     Returns:
         The network, built but not compiled. A whitening layer is random until `fit_whitening`.
+
+    Raises:
+        FmnistError: if the user's function is missing, or does not return a network from images to probabilities.
     """
     with keras_defaults("mixed_bfloat16" if precision == "bfloat16" else "float32"):
+        if config.network == "custom":
+            network = build_custom(custom, num_classes, config.seed)
+            if network.name in NETWORKS:  # by their names, the variables of these are found in the weights file
+                raise FmnistError(
+                    f"the network has the name {network.name!r}, which is a preset's; give it another: "
+                    "keras.Sequential([...], name=...)"
+                )
+            return network
         return NETWORKS[config.network](num_classes, random.Random(config.seed))
 
 
@@ -196,7 +212,7 @@ def keras_defaults(dtype_policy: str | None = None) -> Iterator[None]:
         keras.config.set_dtype_policy(before[2])
 
 
-def fit_whitening(network: keras.Sequential, images: np.ndarray) -> None:
+def fit_whitening(network: keras.Model, images: np.ndarray) -> None:
     """Set the whitening layer so that its outputs are uncorrelated and have the same variance.
 
     Source: Page 2019, "How to train your ResNet"; with both signs by Jordan 2024, arXiv 2404.00498.
@@ -205,7 +221,7 @@ def fit_whitening(network: keras.Sequential, images: np.ndarray) -> None:
         network: the network. One without a whitening layer is left unchanged.
         images: (n, 28, 28) uint8, some thousands.
     """
-    if network.layers[0].name != "whitening":
+    if network.name not in LAYOUTS:
         return
     size = WHITENING_SIZE
     # Sums of integers below 2**53 are exact in float64, so the product below is the same with every BLAS and for every

@@ -11,17 +11,22 @@ from safetensors.numpy import load
 from fmnist.config import MAX_CLASSES
 from fmnist.errors import FmnistError, quote
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
-from fmnist.models.networks import build_network
-from fmnist.runs.run import Run, open_run
+from fmnist.models.custom import CustomParts, NetworkFunction
+from fmnist.models.networks import NETWORKS, build_network
+from fmnist.runs.run import TRAIN_AGAIN, Run, open_run
 from fmnist.runs.schemas import WEIGHTS_FILE
 
 
-def get_weights(network: keras.Sequential) -> dict[str, np.ndarray]:
-    """Return the weights of a network as float32 arrays by name, `layer/variable`. Seed generators are left out."""
+def get_weights(network: keras.Model) -> dict[str, np.ndarray]:
+    """Return the weights of a network as arrays by name. Seed generators are left out.
+
+    The names are `layer/variable` for the networks of the presets, and `number/variable` for those of users, because
+    Keras numbers layers without a name on and on.
+    """
     return {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(network).items()}
 
 
-def set_weights(network: keras.Sequential, weights: dict[str, np.ndarray], source: Path) -> None:
+def set_weights(network: keras.Model, weights: dict[str, np.ndarray], source: Path) -> None:
     """Set the weights of a network.
 
     Args:
@@ -45,11 +50,13 @@ def set_weights(network: keras.Sequential, weights: dict[str, np.ndarray], sourc
         variable.assign(weights[name])
 
 
-def _variables(network: keras.Sequential) -> dict[str, keras.Variable]:
-    return {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.weights}
+def _variables(network: keras.Model) -> dict[str, keras.Variable]:
+    if network.name in NETWORKS:
+        return {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.weights}
+    return {f"{number:04d}/{variable.name}": variable for number, variable in enumerate(network.weights)}
 
 
-def load_model(run: Run | str | Path) -> keras.Sequential:
+def load_model(run: Run | str | Path, network: NetworkFunction | str | None = None) -> keras.Model:
     """Load the trained network of a run.
 
     It takes (n, 28, 28, 1) float32 from 0 to 1, as `keras.Sequential.predict` does, unlike the exported graph, which
@@ -59,6 +66,7 @@ def load_model(run: Run | str | Path) -> keras.Sequential:
 
     Args:
         run: the run, or its folder.
+        network: for a run with a network of the user's own: the function that builds it, or its name, as for `train`.
 
     Returns:
         The network in float32, with the weights of the last completed epoch. Its input is
@@ -68,17 +76,28 @@ def load_model(run: Run | str | Path) -> keras.Sequential:
         FmnistError: if the run has no weights, or they are damaged or do not fit the network.
     """
     run = run if isinstance(run, Run) else open_run(run)
+    parts = CustomParts.check(network)
+    parts.compare(run.custom, run.folder)
     weights = read_weights(run)
-    network = build_network(run.config, weights["head/bias"].size, "float32")
-    set_weights(network, weights, run.weights_path)
-    return network
+    is_custom = run.config.network == "custom"
+    num_outputs = _num_outputs(run) if is_custom else weights["head/bias"].size
+    loaded = build_network(run.config, num_outputs, "float32", parts.network)
+    set_weights(loaded, weights, run.weights_path)
+    return loaded
+
+
+def _num_outputs(run: Run) -> int:
+    class_names = run.environment().class_names
+    if not class_names:
+        raise FmnistError(f"{run.folder / 'environment.json'} has no class names; {TRAIN_AGAIN}")
+    return run.config.num_outputs(len(class_names))
 
 
 def read_weights(run: Run) -> dict[str, np.ndarray]:
     """Read the weights of a run.
 
     Returns:
-        float32 arrays by name, as from `get_weights`. Only `head/bias` is sure to be among them.
+        Arrays by name, as from `get_weights`. Those of a preset's network are float32, with `head/bias` among them.
 
     Raises:
         FmnistError: if there are no weights, or the file is damaged or is not the one in the manifest.
@@ -105,6 +124,8 @@ def read_weights(run: Run) -> dict[str, np.ndarray]:
         weights = load(content)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FmnistError(f"{path} is damaged ({error}); train again") from error
+    if run.config.network == "custom":
+        return weights
     if not all(values.dtype == np.float32 for values in weights.values()):
         raise FmnistError(f"{path} holds other numbers than float32; train again")
     if "head/bias" not in weights or not 1 <= weights["head/bias"].size <= MAX_CLASSES:
@@ -128,10 +149,12 @@ def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: dict[str, 
         state: arrays by name, as from `get_optimizer_state`.
 
     Raises:
-        FmnistError: if a name or a shape differs.
+        FmnistError: if there are more or fewer variables, or one has another shape.
     """
-    expected = get_optimizer_state(optimizer)
-    if {name: array.shape for name, array in expected.items()} != {name: array.shape for name, array in state.items()}:
+    # The rest of a name has the names of layers, which Keras numbers on and on where they have none.
+    by_number = {name.partition("/")[0]: array for name, array in state.items()}
+    found = {name: array.shape for name, array in by_number.items()}
+    if found != {f"{number}": tuple(variable.shape) for number, variable in enumerate(optimizer.variables)}:
         raise FmnistError(f"the state does not fit the optimizer {optimizer.name}; train again")
-    for variable, array in zip(optimizer.variables, (state[name] for name in expected), strict=True):
-        variable.assign(array)
+    for number, variable in enumerate(optimizer.variables):
+        variable.assign(by_number[f"{number}"])

@@ -32,14 +32,8 @@ from fmnist.runs.data import find_data
 from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.history import History, read_history
 from fmnist.runs.schemas import (
-    EXPORTS,
-    GRAPH_FILE,
-    INT8_FILE,
-    WEIGHTS_FILE,
-    Environment,
-    Manifest,
-    RunDescription,
-)
+    EXPORTS, GRAPH_FILE, INT8_FILE, WEIGHTS_FILE, CustomPart, Environment, Manifest, RunDescription,
+)  # fmt: skip
 
 log = logging.getLogger("fmnist")
 
@@ -59,6 +53,8 @@ class Run:
     folder: Path
     config: Config
     created: datetime
+    custom: tuple[CustomPart, ...] = ()
+    """What is the user's own. `resume` and `load_model` need it again."""
 
     @property
     def name(self) -> str:
@@ -205,12 +201,13 @@ class Run:
         return content
 
 
-def create_run(config: Config, folder: Path) -> Run:
+def create_run(config: Config, folder: Path, custom: tuple[CustomPart, ...] = ()) -> Run:
     """Start a run: create its folder and write `config.json`.
 
     Args:
         config: what will be trained.
         folder: a new or empty folder.
+        custom: what is the user's own.
 
     Raises:
         FmnistError: if the folder is not empty.
@@ -223,8 +220,8 @@ def create_run(config: Config, folder: Path) -> Run:
         )
     remove_temporary_files(folder)
     created = datetime.now(UTC)
-    write_document(folder / "config.json", RunDescription(created=created, config=config))
-    return Run(folder, config, created)
+    write_document(folder / "config.json", RunDescription(created=created, config=config, custom=custom))
+    return Run(folder, config, created, custom)
 
 
 def remove_without_epochs(run: Run, *, keep_folder: bool) -> None:
@@ -261,7 +258,7 @@ def open_run(folder: str | Path) -> Run:
         raise FmnistError(f"{folder} is not a run folder: it has no config.json; `fmnist train` creates a new one")
     description = read_document(path, RunDescription, INCOMPLETE)
     try:
-        return Run(folder, description.config, description.created.astimezone(UTC))
+        return Run(folder, description.config, description.created.astimezone(UTC), description.custom)
     except OverflowError as error:
         raise FmnistError(f"{path} is damaged ({error}); {TRAIN_AGAIN}") from error
 

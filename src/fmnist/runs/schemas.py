@@ -37,6 +37,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\Z", max_length=255)]
 """A name without path separators, on every operating system."""
 Vector = Annotated[list[Number], Meta(min_length=1, max_length=10_000)]
+CustomPartName = Literal["network", "optimizer", "loss", "augment"]
+"""What of a training can be the user's own."""
 Matrix = Annotated[list[Vector], Meta(min_length=1, max_length=10_000)]
 
 
@@ -48,12 +50,24 @@ def _check_class_names(class_names: tuple[str, ...]) -> None:
         )
 
 
+class CustomPart(Document, frozen=True, kw_only=True):
+    """A part of a training that is the user's own. Its code is not in the run folder."""
+
+    part: CustomPartName
+    name: Text
+    """Module and name of the function or class, or how the user named it: `module:function`, `file.py:function`."""
+    sha256: Sha256 | None
+    """Of its source, or of its configuration as Keras serializes it. None where there is neither."""
+
+
 class RunDescription(Document, frozen=True, kw_only=True):
     """`config.json`: what the run is."""
 
     format_version: int = FORMAT_VERSION
     created: Annotated[datetime, Meta(tz=True)]
     config: Config
+    custom: Annotated[tuple[CustomPart, ...], Meta(max_length=4)] = ()
+    """What is the user's own."""
 
 
 class Environment(Document, frozen=True, kw_only=True):

@@ -103,21 +103,22 @@ def cutmix(
     return np.where(is_replaced, images[partners], images), mixed_labels
 
 
-def dropout_seed(seed: int, epoch: int, layer: int) -> np.ndarray:
-    """Return the state of a dropout layer's seed generator at the start of an epoch.
+def dropout_seed(seed: int, epoch: int, layer: int, number: int = 0) -> np.ndarray:
+    """Return the state of a layer's seed generator at the start of an epoch.
 
     Args:
         seed: seed of the run.
         epoch: epoch number, from 0.
         layer: index of the layer in the network.
+        number: of the generator, in a layer that has several.
 
     Returns:
         (2,) uint32.
     """
-    return rng("dropout", seed, epoch, layer).integers(0, 2**32, size=2, dtype=np.uint32)
+    return rng("dropout", seed, epoch, layer, *([number] if number else [])).integers(0, 2**32, size=2, dtype=np.uint32)
 
 
-STREAMS = ("order", "flip", "shift", "dropout", "cutmix", "photo_augmentation", "photos")
+STREAMS = ("order", "flip", "shift", "dropout", "cutmix", "photo_augmentation", "photos", "custom")
 """Names of independent random streams. A new one goes to the end, because the position is part of the seed."""
 
 

@@ -10,6 +10,7 @@ from fmnist.config import Config
 from fmnist.data.dataset import Split, normalize
 from fmnist.data.photos import PhotoSet
 from fmnist.export.graph import LOG_EPSILON
+from fmnist.models.custom import Augment, apply_augment
 from fmnist.training import augment
 from fmnist.training.photo_augment import augment_as_photos
 from fmnist.training.photo_batches import draw_photos, one_hot_photos
@@ -98,6 +99,7 @@ class EpochSampler(keras.callbacks.Callback):
         class_names: tuple[str, ...],
         config: Config,
         photos: PhotoSet | None = None,
+        custom_augment: Augment | None = None,
     ):
         """Prepare for a run.
 
@@ -107,9 +109,11 @@ class EpochSampler(keras.callbacks.Callback):
             class_names: name of each class.
             config: of the run.
             photos: to train on too, if `config.photo_fraction` is above 0.
+            custom_augment: the user's own, in place of flips, shifts, CutMix and `photo_augmentation`.
         """
         super().__init__()
         self.images, self.labels, self.class_names, self.config = images, one_hot_labels, class_names, config
+        self.custom_augment = custom_augment
         num_selected = math.ceil(config.hard_example_fraction * len(images))
         self.losses = np.full(len(images), np.inf, np.float32)
         self.selected = np.arange(num_selected)
@@ -125,12 +129,7 @@ class EpochSampler(keras.callbacks.Callback):
         """Select, augment and reseed."""
         config = self.config
         self.selected = augment.select_hard_examples(self.losses, len(self.selected), config.seed, epoch)
-        images = augment.augment(self.images, self.selected, config.seed, epoch, bool(config.flip), config.shift)
-        labels = self.labels[self.selected]
-        if config.photo_augmentation:
-            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch, bool(config.flip))
-        if config.cutmix:
-            images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
+        images, labels = self._augment(epoch)
         if self.photos:
             photos, indices = draw_photos(self.photos, self.num_photos, config.seed, epoch, bool(config.flip))
             images = np.concatenate([images, photos])
@@ -139,6 +138,19 @@ class EpochSampler(keras.callbacks.Callback):
             images, labels = images[self.order], labels[self.order]
         self.batches.images, self.batches.labels = images, labels
         reseed_dropout(self.model, config.seed, epoch)
+
+    def _augment(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the selected images of the data set, augmented, and their labels."""
+        config, labels = self.config, self.labels[self.selected]
+        if self.custom_augment:
+            rng = augment.rng("custom", config.seed, epoch)
+            return apply_augment(self.custom_augment, self.images[self.selected], labels, rng)
+        images = augment.augment(self.images, self.selected, config.seed, epoch, bool(config.flip), config.shift)
+        if config.photo_augmentation:
+            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch, bool(config.flip))
+        if config.cutmix:
+            images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
+        return images, labels
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Store the losses before validation overwrites them."""
@@ -202,8 +214,11 @@ class LossRecorder(keras.metrics.CategoricalCrossentropy):
         return keras.ops.convert_to_numpy(self.losses)[: int(self.position)]
 
 
-def reseed_dropout(network: keras.Sequential, seed: int, epoch: int) -> None:
-    """Set the state of each dropout layer from seed and epoch."""
-    for index, layer in enumerate(network.layers):
-        if isinstance(layer, keras.layers.Dropout):
-            layer.seed_generator.state.assign(augment.dropout_seed(seed, epoch, index))
+def reseed_dropout(network: keras.Model, seed: int, epoch: int) -> None:
+    """Set the state of each random generator of a network, as that of a dropout layer, from seed and epoch."""
+    done: set[int] = set()
+    for index, layer in enumerate([*network.layers, network]):  # the network itself can have generators too
+        states = [each for each in layer.variables if each.name == "seed_generator_state" and id(each) not in done]
+        for number, state in enumerate(states):
+            state.assign(augment.dropout_seed(seed, epoch, index, number))
+            done.add(id(state))

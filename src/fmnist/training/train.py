@@ -1,25 +1,24 @@
 """Train a network: load, split, build, fit, export. Reads from top to bottom."""
 
 import dataclasses
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 from msgspec.structs import replace
 
 from fmnist.config import Config
 from fmnist.data.dataset import Dataset, Split, check_is_dataset, check_trainable, evenly_spaced, load, split_dataset
 from fmnist.data.photos import PhotoSet, load_photos
 from fmnist.errors import FmnistError, type_of
-from fmnist.export.onnx import TrainedNetwork, export, read_trained
+from fmnist.export.onnx import TrainedNetwork, check_exportable, check_reference, export, read_trained
 from fmnist.files import as_path, lock_folder
-from fmnist.models.muon import Muon
+from fmnist.models.custom import Augment, CustomParts, NetworkFunction
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
 from fmnist.quiet import check_backend
-from fmnist.runs.data import OTHER_COMPUTER, data_to_resume
+from fmnist.runs.data import data_to_resume
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import (
     Run,
@@ -30,17 +29,16 @@ from fmnist.runs.run import (
     remove_without_epochs,
 )
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
+from fmnist.training.checks import (
+    check_callbacks, refuse_photos_elsewhere, refuse_without_weights, warn_of_imbalance, warn_of_learning_rate,
+)  # fmt: skip
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
+from fmnist.training.optimizers import make_optimizer
 from fmnist.training.photo_batches import AnyOfCrossentropy
 from fmnist.training.progress import watch
 
 NUM_WHITENING_IMAGES = 5_000
 """As many as the CIFAR-10 speedrun uses: enough to estimate the covariance of 3x3 patches."""
-
-IMBALANCE = 10
-"""Ratio of the numbers of images of two classes from which on there is a warning."""
-
-log = logging.getLogger("fmnist")
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -49,6 +47,10 @@ def train(
     config: Config | str,
     callbacks: Callbacks = (),
     *,
+    network: NetworkFunction | str | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    loss: keras.losses.Loss | Callable[..., Any] | str | None = None,
+    augment: Augment | None = None,
     dataset: Dataset | None = None,
     folder: str | Path | None = None,
     verbose: bool | None = None,
@@ -63,6 +65,16 @@ def train(
         config: what to train, from `Config.from_preset`, or the name of a preset.
         callbacks: further Keras callbacks. If one stops the training, `resume` can continue it. An epoch that is
             stopped half-way counts as completed.
+        network: your own network instead of the preset's: a function from the number of classes to a new Keras model
+            (Sequential, functional or subclassed) from images (n, 28, 28, 1) float32 in [0, 1] to probabilities. Or its
+            name, `module:function` or `file.py:function`, which is imported. Its random numbers, also those of its
+            initial weights, follow from the seed if no other thread draws from Python's generator meanwhile.
+        optimizer: your own Keras optimizer. It keeps its learning rate or schedule.
+        loss: your own loss, of one-hot labels and probabilities, instead of the cross-entropy with label smoothing.
+        augment: your own augmentation instead of the preset's flips, shifts and CutMix: a function of images (n, 28, 28)
+            uint8, one-hot labels (n, classes) float32 and a NumPy generator that follows from seed and epoch. It
+            returns images of the same shape, or images and labels. `flip` and `shift` of the configuration still say
+            which views the predictions are averaged over.
         dataset: the data, if it is loaded already or in memory. None loads what `config.data` names.
         folder: the run folder. None creates a new one under `runs/`.
         verbose: whether to show the progress. None shows it in a terminal, and in a notebook without `LiveCurves`.
@@ -81,6 +93,8 @@ def train(
             "from fmnist.Config.from_preset('fast', epochs=3)"
         )
     check_backend(keras.backend.backend(), "KERAS_BACKEND or keras.json")
+    parts = CustomParts.check(network, optimizer, loss, augment)
+    config = parts.applied_to(config)
     check_callbacks(config, callbacks)
     check_is_dataset(dataset)
     folder = as_path(folder, "folder") if folder else None
@@ -88,6 +102,7 @@ def train(
     started = time.perf_counter()
     check_trainable(dataset)
     warn_of_imbalance(dataset, config)
+    warn_of_learning_rate(config)
     config = replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path)
     photos = photos_to_train_on(config, dataset)
     split = split_dataset(dataset, config.seed, config.full)
@@ -95,37 +110,28 @@ def train(
     folder = folder or make_run_folder(config.preset)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder) as lock:
-        run = create_run(config, folder)
+        run = create_run(config, folder, parts.record)
         try:
             with watch(verbose, callbacks) as watching:
-                trained = fit(run, dataset, split, photos, [*watching, *callbacks])
+                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks])
         except Exception as error:
             if not isinstance(error, OSError):  # of the disk: training again into this folder can work
                 remove_without_epochs(run, keep_folder=is_there)
             raise
         trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
 
-        export(run, lock, trained, dataset, split)
+        export(run, lock, trained, dataset, split, parts)
     return run
-
-
-def warn_of_imbalance(dataset: Dataset, config: Config) -> None:
-    """Log a warning where one class has ten times the images of another, because accuracy says little then."""
-    counts = np.bincount(dataset.train_labels)
-    most, fewest = int(counts.argmax()), int(counts.argmin())
-    if counts[most] < IMBALANCE * counts[fewest]:
-        return
-    hint = "" if config.class_weights else "; class weights (--class-weights) give rare classes more weight"
-    log.warning(
-        "%s has %d training images and %s has %d: judge the network by the mean recall of the classes%s",
-        dataset.class_names[most], counts[most], dataset.class_names[fewest], counts[fewest], hint,
-    )  # fmt: skip
 
 
 def resume(
     run: Run | str | Path,
     callbacks: Callbacks = (),
     *,
+    network: NetworkFunction | str | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    loss: keras.losses.Loss | Callable[..., Any] | str | None = None,
+    augment: Augment | None = None,
     dataset: Dataset | None = None,
     verbose: bool | None = None,
 ) -> Run:
@@ -137,6 +143,7 @@ def resume(
     Args:
         run: the run, or its folder. A finished run is returned as it is.
         callbacks: as for `train`.
+        network, optimizer, loss, augment: those that the run was started with; their code is not in its folder.
         dataset: the run's data, if it is loaded already.
         verbose: as for `train`.
 
@@ -153,6 +160,8 @@ def resume(
         if dataset:
             run.check_data(dataset, run.environment().data_sha256)
         return run
+    parts = CustomParts.check(network, optimizer, loss, augment)
+    parts.compare(run.custom, run.folder, needed=("network", "optimizer", "loss", "augment"))
     dataset = dataset or data_to_resume(run)
     refuse_photos_elsewhere(run)
     photos = photos_to_train_on(run.config, dataset)
@@ -163,55 +172,11 @@ def resume(
         if run.status == "training":
             check_callbacks(run.config, callbacks)
             with watch(verbose, callbacks) as watching:
-                trained = fit(run, dataset, split, photos, [*watching, *callbacks])
+                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks])
         else:  # all epochs are done, only the export is missing
             trained = read_trained(run, dataset)
-        export(run, lock, trained, dataset, split)
+        export(run, lock, trained, dataset, split, parts)
     return run
-
-
-def check_callbacks(config: Config, callbacks: Callbacks) -> None:
-    """Raise an `FmnistError` for what is no list of callbacks, and for callbacks that cannot work.
-
-    Those are callbacks that set the learning rate of an optimizer that has a schedule of its own, and those that need
-    an optimizer with moving averages.
-    """
-    if not isinstance(callbacks, list | tuple):
-        hint = ": put it into a list" if isinstance(callbacks, keras.callbacks.Callback) else ""
-        raise FmnistError(f"callbacks is {type_of(callbacks)}; expected a list of Keras callbacks{hint}")
-    setters = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-    for callback in callbacks:
-        if isinstance(callback, type):
-            raise FmnistError(
-                f"the callback {callback.__name__} is a class; expected an object, {callback.__name__}(...)"
-            )
-        if not isinstance(callback, keras.callbacks.Callback):
-            hint = ", as keras.callbacks.LambdaCallback(on_epoch_end=...)" if callable(callback) else ""
-            raise FmnistError(f"a callback is {type_of(callback)}; expected a keras.callbacks.Callback{hint}")
-        if isinstance(callback, keras.callbacks.SwapEMAWeights):
-            raise FmnistError("SwapEMAWeights needs an optimizer with use_ema=True, which fmnist does not use; omit it")
-        if config.optimizer == "muon" and isinstance(callback, setters):
-            raise FmnistError(
-                f"{type(callback).__name__} sets the learning rate, but that of {config.preset} decays by a schedule; "
-                'omit the callback, or train with optimizer="adam"'
-            )
-
-
-def refuse_without_weights(run: Run) -> None:
-    """Raise an `FmnistError` if a run has a model but nothing to resume from: training would replace the model."""
-    if run.manifest_path.is_file() and not run.weights_path.exists() and not run.checkpoint_paths():
-        raise FmnistError(
-            f"{run.folder} has a model but neither weights nor checkpoints to resume from; train into a new folder"
-        )
-
-
-def refuse_photos_elsewhere(run: Run) -> None:
-    """Raise an `FmnistError` if the photos of a run, which may be another person's, are on another computer."""
-    if run.config.photos and OTHER_COMPUTER.match(run.config.photos):
-        raise FmnistError(
-            f"the photos of {run.folder} are on another computer ({run.config.photos}), which is not asked for them; "
-            "copy them, and train again with --photos"
-        )
 
 
 def photos_to_train_on(config: Config, dataset: Dataset) -> PhotoSet | None:
@@ -221,7 +186,12 @@ def photos_to_train_on(config: Config, dataset: Dataset) -> PhotoSet | None:
 
 @keras_defaults()
 def fit(
-    run: Run, dataset: Dataset, split: Split, photos: PhotoSet | None = None, callbacks: Callbacks = ()
+    run: Run,
+    dataset: Dataset,
+    split: Split,
+    photos: PhotoSet | None,
+    parts: CustomParts,
+    callbacks: Callbacks = (),
 ) -> TrainedNetwork:
     """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
 
@@ -230,6 +200,7 @@ def fit(
         dataset: the run's data.
         split: the same, split as the run does.
         photos: of `photos_to_train_on`.
+        parts: what is the user's own.
         callbacks: as for `train`.
     """
     config = run.config
@@ -238,18 +209,19 @@ def fit(
     record_environment(run, dataset, keras.backend.backend(), precision, photos.sha256 if photos else None)
     remove_exports(run)
 
-    network = build_network(config, num_outputs, precision)
+    network = build_network(config, num_outputs, precision, parts.network)
+    if parts.network:
+        check_custom_export(parts, config, dataset)
     # A split is shuffled. Without a split, the images are in the order of the file, which may be sorted by class.
     num_images = len(split.train_images)
     chosen = evenly_spaced(num_images, NUM_WHITENING_IMAGES) if config.full else slice(NUM_WHITENING_IMAGES)
     fit_whitening(network, split.train_images[chosen])
     labels = one_hot(split.train_labels, num_outputs)
-    sampler = EpochSampler(split.train_images, labels, dataset.class_names, config, photos)
+    sampler = EpochSampler(split.train_images, labels, dataset.class_names, config, photos, parts.augment)
+    cross_entropy = AnyOfCrossentropy if photos else keras.losses.CategoricalCrossentropy
     network.compile(
-        optimizer=make_optimizer(config, num_steps=len(sampler.batches) * config.epochs),
-        loss=(AnyOfCrossentropy if photos else keras.losses.CategoricalCrossentropy)(
-            label_smoothing=config.label_smoothing
-        ),
+        optimizer=make_optimizer(config, len(sampler.batches) * config.epochs, parts),
+        loss=parts.loss or cross_entropy(label_smoothing=config.label_smoothing),
         metrics=[
             "accuracy",
             keras.metrics.Precision(name="precision"),
@@ -275,14 +247,10 @@ def fit(
     return TrainedNetwork(checkpoint.weights, checkpoint.history, precision)
 
 
-def make_optimizer(config: Config, num_steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer of a configuration.
-
-    Args:
-        config: the configuration.
-        num_steps: steps of the whole run, over which the learning rate of `muon` decays.
-    """
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(config.learning_rate)
-    rate = keras.optimizers.schedules.PolynomialDecay(config.learning_rate, num_steps, end_learning_rate=0.0)
-    return Muon(rate, config.momentum, config.adam_lr_ratio)
+def check_custom_export(parts: CustomParts, config: Config, dataset: Dataset) -> None:
+    """Raise an `FmnistError` if a user's network could not be exported after its training."""
+    if keras.backend.backend() == "tensorflow":
+        num_outputs = config.num_outputs(len(dataset.class_names))
+        check_exportable(build_network(config, num_outputs, "float32", parts.network), dataset.class_names)
+    else:
+        check_reference(parts)

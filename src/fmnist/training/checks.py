@@ -1,0 +1,92 @@
+"""Checks before a training: what cannot work is refused, and what will disappoint is said."""
+
+import logging
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from fmnist.config import PRESETS, Config
+from fmnist.data.dataset import Dataset
+from fmnist.errors import FmnistError, type_of
+from fmnist.runs.data import OTHER_COMPUTER
+from fmnist.runs.run import Run
+
+IMBALANCE = 10
+"""Ratio of the numbers of images of two classes from which on there is a warning."""
+
+log = logging.getLogger("fmnist")
+
+
+def warn_of_imbalance(dataset: Dataset, config: Config) -> None:
+    """Log a warning where one class has ten times the images of another, because accuracy says little then."""
+    counts = np.bincount(dataset.train_labels)
+    most, fewest = int(counts.argmax()), int(counts.argmin())
+    if counts[most] < IMBALANCE * counts[fewest]:
+        return
+    hint = "" if config.class_weights else "; class weights (--class-weights) give rare classes more weight"
+    log.warning(
+        "%s has %d training images and %s has %d: judge the network by the mean recall of the classes%s",
+        dataset.class_names[most], counts[most], dataset.class_names[fewest], counts[fewest], hint,
+    )  # fmt: skip
+
+
+def warn_of_learning_rate(config: Config) -> None:
+    """Log a warning where another optimizer than the preset's gets the preset's learning rate."""
+    preset = PRESETS.get(config.preset)
+    if preset is None or config.optimizer in {preset.optimizer, "custom"}:
+        return
+    if config.learning_rate == preset.learning_rate:
+        log.warning(
+            "learning rate %g is that of %s for %s; %s may need another (--lr, learning_rate=): Keras' default for most "
+            "optimizers is 0.001",
+            config.learning_rate, config.preset, preset.optimizer, config.optimizer,
+        )  # fmt: skip
+
+
+def check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Raise an `FmnistError` for what is no list of callbacks, and for callbacks that cannot work.
+
+    Those are callbacks that set the learning rate where a schedule does, and those that exchange the weights.
+    """
+    if not isinstance(callbacks, list | tuple):
+        hint = ": put it into a list" if isinstance(callbacks, keras.callbacks.Callback) else ""
+        raise FmnistError(f"callbacks is {type_of(callbacks)}; expected a list of Keras callbacks{hint}")
+    setters = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+    for callback in callbacks:
+        if isinstance(callback, type):
+            raise FmnistError(
+                f"the callback {callback.__name__} is a class; expected an object, {callback.__name__}(...)"
+            )
+        if not isinstance(callback, keras.callbacks.Callback):
+            hint = ", as keras.callbacks.LambdaCallback(on_epoch_end=...)" if callable(callback) else ""
+            raise FmnistError(f"a callback is {type_of(callback)}; expected a keras.callbacks.Callback{hint}")
+        if isinstance(callback, keras.callbacks.SwapEMAWeights):
+            raise FmnistError("SwapEMAWeights exchanges the weights while a run writes its checkpoint; omit it")
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
+            raise FmnistError(
+                "EarlyStopping(restore_best_weights=True) changes the weights after the last checkpoint, and a run has "
+                "those of its last epoch; omit restore_best_weights"
+            )
+        if config.has_schedule and isinstance(callback, setters):
+            raise FmnistError(
+                f"{type(callback).__name__} sets the learning rate, but that of this run follows a schedule; omit the "
+                'callback, or train at a constant rate, as with optimizer="adam" or schedule="constant"'
+            )
+
+
+def refuse_without_weights(run: Run) -> None:
+    """Raise an `FmnistError` if a run has a model but nothing to resume from: training would replace the model."""
+    if run.manifest_path.is_file() and not run.weights_path.exists() and not run.checkpoint_paths():
+        raise FmnistError(
+            f"{run.folder} has a model but neither weights nor checkpoints to resume from; train into a new folder"
+        )
+
+
+def refuse_photos_elsewhere(run: Run) -> None:
+    """Raise an `FmnistError` if the photos of a run, which may be another person's, are on another computer."""
+    if run.config.photos and OTHER_COMPUTER.match(run.config.photos):
+        raise FmnistError(
+            f"the photos of {run.folder} are on another computer ({run.config.photos}), which is not asked for them; "
+            "copy them, and train again with --photos"
+        )
