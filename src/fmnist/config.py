@@ -35,62 +35,69 @@ class Config(Document, frozen=True, kw_only=True):
     """All settings of a run. Together with the data they determine the weights.
 
     The bounds keep a configuration from another person from taking all memory or time.
+
+    Attributes:
+        preset: Name of the preset that this configuration started from.
+        network: Architecture, a key of `fmnist.models.networks.NETWORKS`. `custom` is a function of the user.
+        epochs: How many. With `hard_example_fraction` below 1, an epoch trains on that fraction of the images.
+        batch_size: Images per step.
+        optimizer: `muon` is fmnist's own, `custom` an object of the user, and the others are those of Keras.
+        learning_rate: Of the optimizer; with a schedule the initial value.
+        schedule: How the learning rate decays, to zero at the end of the run. `auto` is `linear` for `muon` and
+            `constant` for all others; `custom` is that of a user's optimizer.
+        momentum: Momentum of `muon`, `sgd` and `rmsprop`.
+        weight_decay: Of the optimizer, as Keras defines it. None is the optimizer's default.
+        adam_lr_ratio: With `muon`: the learning rate of everything but convolution kernels, divided by `learning_rate`.
+        hard_example_fraction: Fraction of the training images in an epoch: those with the highest loss when last
+            trained on.
+        label_smoothing: Probability moved from the true class to all classes evenly.
+        flip: Alternating flip: mirror at random in the first epoch, then mirror every image from one epoch to the next.
+            Without it, the mirrored views are dropped too. `auto` flips Fashion-MNIST only, see `for_data`.
+        shift: Largest random shift in each direction, in pixels. Without it, the shifted views are dropped too.
+        cutmix: Fraction of the images that get a rectangle of another image, with mixed labels (CutMix).
+        photo_augmentation: Transform some images to look like photos, and train on fragments as "none of the classes".
+            Images of classes that have photos of their own stay as they are.
+        photo_fraction: Fraction of the images of an epoch that are photos. Above 0, the network has an output for "none
+            of the classes". Images of other data sets than Fashion-MNIST are not mixed with photos, unless `photos`
+            names some.
+        photos: Path of the photos. None is the repository's file.
+        class_weights: Weight the loss of each class by the inverse of its number of images, as scikit-learn's
+            `balanced` does.
+        tta_views: Views that the exported graph averages over (test-time augmentation). The first is the single view.
+        precision: `auto` is bfloat16 where the hardware computes in it natively and the network is a preset's, else
+            float32.
+        seed: Seed of the validation split, initial weights, order, augmentation and dropout.
+        full: Train on all training images, without a validation split.
+        data: Path of another data set. None is Fashion-MNIST, or data in memory.
     """
 
     preset: Annotated[str, Meta(max_length=4_096)]
-    """Name of the preset that this configuration started from."""
     network: Literal["textbook", "fast", "tiny", "photo", "best", "wide", "custom"]
-    """Architecture, a key of `fmnist.models.networks.NETWORKS`. `custom` is a function of the user."""
     epochs: Annotated[int, Meta(ge=1, le=MAX_EPOCHS)]
-    """Number of epochs. With `hard_example_fraction` below 1, an epoch trains on that fraction of the images."""
     batch_size: Annotated[int, Meta(ge=1, le=100_000)]
-    """Images per step."""
     optimizer: Literal[
         "muon", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "nadam",
         "rmsprop", "sgd", "custom",
     ]  # fmt: skip
-    """`muon` is fmnist's own, `custom` an object of the user, and the others are those of Keras."""
     learning_rate: Annotated[float, Meta(ge=0, le=1_000)]
-    """Learning rate; with a schedule its initial value."""
     schedule: Literal["auto", "constant", "linear", "cosine", "custom"] = "auto"
-    """How the learning rate decays, to zero at the end of the run. `auto` is `linear` for `muon` and `constant` for all
-    others; `custom` is that of a user's optimizer."""
     momentum: Fraction = 0.0
-    """Momentum of `muon`, `sgd` and `rmsprop`."""
     weight_decay: Annotated[float, Meta(ge=0, le=1_000)] | None = None
-    """Of the optimizer, as Keras defines it. None is the optimizer's default."""
     adam_lr_ratio: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
-    """With `muon`: the learning rate of everything but convolution kernels, divided by `learning_rate`."""
     hard_example_fraction: Annotated[float, Meta(ge=0.001, le=1)] = 1.0
-    """Fraction of the training images in an epoch: those with the highest loss when last trained on."""
     label_smoothing: Fraction = 0.0
-    """Probability moved from the true class to all classes evenly."""
     flip: bool | Literal["auto"] = False
-    """Alternating flip: mirror at random in the first epoch, then mirror every image from one epoch to the next.
-    Without it, the mirrored views are dropped too. `auto` flips Fashion-MNIST only, see `for_data`."""
     shift: Annotated[int, Meta(ge=0, le=MAX_SHIFT)] = 0
-    """Largest random shift in each direction, in pixels. Without it, the shifted views are dropped too."""
     cutmix: Fraction = 0.0
-    """Fraction of the images that get a rectangle of another image, with mixed labels (CutMix)."""
     photo_augmentation: bool = False
-    """Transform some images to look like photos, and train on fragments as "none of the classes"."""
     photo_fraction: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
-    """Fraction of the images of an epoch that are photos. Above 0, the network has an output for "none of the classes".
-    Images of other data sets than Fashion-MNIST are not mixed with photos, unless `photos` names some."""
     photos: Annotated[str, Meta(max_length=4_096)] | None = None
-    """Path of the photos. None is the repository's file."""
     class_weights: bool = False
-    """Weight the loss of each class by the inverse of its number of images, as scikit-learn's `balanced` does."""
     tta_views: Views = (IDENTITY_VIEW,)
-    """Views that the exported graph averages over (test-time augmentation). The first is the single view."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` is bfloat16 where the hardware computes in it natively, else float32."""
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
-    """Seed of the validation split, initial weights, order, augmentation and dropout."""
     full: bool = False
-    """Train on all training images, without a validation split."""
     data: Annotated[str, Meta(max_length=4_096)] | None = None
-    """Path of another data set. None is Fashion-MNIST, or data in memory."""
 
     def __post_init__(self) -> None:
         """Check every field, and drop the views that `flip` and `shift` exclude."""

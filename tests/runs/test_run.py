@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fmnist
-from fmnist.cli.learn import training_summary
+from fmnist.cli.train import training_summary
 from fmnist.errors import FmnistError
 from fmnist.export.calibration import find_calibration_run
 from fmnist.models.weights import load_model

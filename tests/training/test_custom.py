@@ -143,11 +143,12 @@ def test_resume_needs_the_same_parts(config, small, tmp_path, no_export, caplog)
         fmnist.resume(tmp_path / "cut", dataset=small)
     with pytest.raises(FmnistError, match="was started without optimizer=; omit it"):
         fmnist.resume(tmp_path / "cut", dataset=small, network=sequential, optimizer=keras.optimizers.Adam())
-    with pytest.raises(FmnistError, match="network=function|user's own"):
+    with pytest.raises(FmnistError, match="user's own"):
         fmnist.load_model(tmp_path / "cut")
     with pytest.raises(FmnistError, match="does not fit the network"):
         fmnist.resume(tmp_path / "cut", dataset=small, network=Subclassed)
-    assert "the network of" in caplog.text and "has changed" in caplog.text
+    assert "the network of" in caplog.text
+    assert "has changed" in caplog.text
 
 
 def test_network_by_name(config, small, tmp_path, monkeypatch, cli, small_folder):
@@ -175,7 +176,8 @@ def test_network_by_name(config, small, tmp_path, monkeypatch, cli, small_folder
     assert cli("predict", "--model", "run", tmp_path / "missing.png")[0] == 1
     code, _, err = cli("export", "run", "--data", small_folder)
     assert code == 1
-    assert "pass it again" in err and "was imported" not in err
+    assert "pass it again" in err
+    assert "was imported" not in err
     code, _, err = cli("export", "run", "--data", small_folder, "--network", "mine.py:network")
     assert code == 1
     assert "was imported" in err
@@ -249,7 +251,8 @@ def test_augmentation_gets_copies_and_may_return_images_alone():
         return images
 
     images, labels = apply_augment(darken, IMAGES, LABELS, np.random.default_rng(0))
-    assert (images == 7).all() and not IMAGES.any()
+    assert (images == 7).all()
+    assert not IMAGES.any()
     assert (labels == LABELS).all()
 
 

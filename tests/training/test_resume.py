@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 import fmnist
 from fmnist import curves
-from fmnist.cli.learn import explain_interruption, interruption_message
+from fmnist.cli.train import explain_interruption, interruption_message
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import export_run

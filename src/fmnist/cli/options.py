@@ -25,6 +25,15 @@ ModelFolder = Annotated[
         show_default="pretrained",
     ),
 ]
+NetworkFunction = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="FUNCTION",
+        help="Your own network: module:function or file.py:function, from the number of classes to a Keras model.",
+        show_default=False,
+    ),
+]
 PRETRAINED = Path("pretrained")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, find_model, require_backend
+from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, NetworkFunction, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
 from fmnist.quiet import importing_keras
@@ -133,6 +133,7 @@ def export(
     destination: Annotated[
         Path | None, typer.Option("--out", help="Also copy the exported file to this one.", show_default=False)
     ] = None,
+    network: NetworkFunction = None,
     data: DataFolder = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -154,15 +155,15 @@ def export(
             from fmnist.export.onnx import export_run
             from fmnist.export.plain import export_plain
     if not (int8 or plain or keras) or not chosen.manifest_path.is_file():
-        export_run(chosen, dataset)
+        export_run(chosen, dataset, network)
     if int8:
         from fmnist.export.quantize import quantize_run
 
         quantize_run(chosen, dataset)
     elif plain:
-        export_plain(chosen)
+        export_plain(chosen, network)
     elif keras:
-        export_keras(chosen)
+        export_keras(chosen, network)
     manifest = chosen.manifest()
     file = INT8_FILE if int8 else PLAIN_FILE if plain else KERAS_FILE if keras else GRAPH_FILE
     path = chosen.folder / file

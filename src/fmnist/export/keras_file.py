@@ -6,8 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, write_atomic
+from fmnist.models.custom import NetworkFunction
 from fmnist.models.layers import EPSILON, FusedBatchNormalization
 from fmnist.models.weights import load_model
 from fmnist.runs.run import Run
@@ -18,24 +20,26 @@ MAX_DIFFERENCE = 1e-5
 """Largest difference allowed between two probabilities; another order of operations changes them by about 1e-7."""
 
 
-def export_keras(run: Run) -> None:
+def export_keras(run: Run, network: NetworkFunction | str | None = None) -> None:
     """Write `model.keras` of a run, which `keras.models.load_model` opens without `fmnist`.
 
     The network takes (n, 28, 28, 1) float32 from 0 to 1, a single view, and returns probabilities without the
-    temperature of the complete graph. A network that is trained on photos has a last probability for none of the
+    temperature of the complete graph. A network of the user's own is written as it is, and Keras needs its classes to
+    open it. A network that is trained on photos has a last probability for none of the
     classes.
 
     Args:
         run: a run with weights. Its data is not needed.
+        network: for a run with a network of the user's own: the function that builds it, or its name.
 
     Raises:
         FmnistError: if the run has no weights, another process uses the folder, or the networks disagree.
     """
     with lock_folder(run.folder):
-        network = load_model(run)
-        stock = with_stock_layers(network)
-        images = np.random.default_rng(0).random((NUM_CHECKED_IMAGES, *network.input_shape[1:]), np.float32)
-        difference = np.abs(stock.predict(images, verbose=0) - network.predict(images, verbose=0)).max()
+        loaded = load_model(run, network)
+        stock = loaded if run.config.network == "custom" else with_stock_layers(loaded)
+        images = np.random.default_rng(0).random((NUM_CHECKED_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 1), np.float32)
+        difference = np.abs(stock.predict(images, verbose=0) - loaded.predict(images, verbose=0)).max()
         if not difference <= MAX_DIFFERENCE:
             raise FmnistError(
                 f"the network with layers of Keras alone differs by {difference:.1e}; expected at most "

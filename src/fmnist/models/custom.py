@@ -100,7 +100,13 @@ class CustomParts:
         """Return a configuration whose network and optimizer are these, if there are any.
 
         An own network is trained in float32 unless the configuration says bfloat16: not every network bears it.
+
+        Raises:
+            FmnistError: if the configuration asks for an own network or optimizer, and there is none.
         """
+        for name in ("network", "optimizer"):
+            if getattr(config, name) == "custom" and getattr(self, name) is None:
+                raise FmnistError(f"{name} is 'custom' in the configuration; pass your own as {name}=...")
         if self.network:
             precision = "float32" if config.precision == "auto" else config.precision
             config = replace(config, network="custom", precision=precision)

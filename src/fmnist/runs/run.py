@@ -20,20 +20,20 @@ from fmnist.config import Config
 from fmnist.data.dataset import Dataset, Split, split_dataset
 from fmnist.documents import read_document, write_document
 from fmnist.errors import FmnistError, quote
-from fmnist.files import (
-    MAX_MODEL_BYTES,
-    as_path,
-    is_temporary_file,
-    read_bounded,
-    remove_temporary_files,
-    sha256,
-)
+from fmnist.files import MAX_MODEL_BYTES, as_path, is_temporary_file, read_bounded, remove_temporary_files, sha256
 from fmnist.runs.data import find_data
 from fmnist.runs.environment import describe_environment, environment_changes
 from fmnist.runs.history import History, read_history
 from fmnist.runs.schemas import (
-    EXPORTS, GRAPH_FILE, INT8_FILE, WEIGHTS_FILE, CustomPart, Environment, Manifest, RunDescription,
-)  # fmt: skip
+    EXPORTS,
+    GRAPH_FILE,
+    INT8_FILE,
+    WEIGHTS_FILE,
+    CustomPart,
+    Environment,
+    Manifest,
+    RunDescription,
+)
 
 log = logging.getLogger("fmnist")
 

@@ -38,8 +38,8 @@ def warn_of_learning_rate(config: Config) -> None:
         return
     if config.learning_rate == preset.learning_rate:
         log.warning(
-            "learning rate %g is that of %s for %s; %s may need another (--lr, learning_rate=): Keras' default for most "
-            "optimizers is 0.001",
+            "learning rate %g is that of %s for %s; %s may need another (--lr, learning_rate=): the default of most "
+            "optimizers of Keras is 0.001",
             config.learning_rate, config.preset, preset.optimizer, config.optimizer,
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from fmnist.export.graph import LOG_EPSILON
 from fmnist.models.custom import Augment, apply_augment
 from fmnist.training import augment
 from fmnist.training.photo_augment import augment_as_photos
-from fmnist.training.photo_batches import draw_photos, one_hot_photos
+from fmnist.training.photo_batches import classes_with_photos, draw_photos, one_hot_photos
 
 ops = keras.ops
 
@@ -118,6 +118,7 @@ class EpochSampler(keras.callbacks.Callback):
         self.losses = np.full(len(images), np.inf, np.float32)
         self.selected = np.arange(num_selected)
         self.photos = photos.training_part() if photos else None
+        self.has_photos = classes_with_photos(self.photos) if self.photos else None
         self.num_photos = round(num_selected * config.photo_fraction / (1 - config.photo_fraction)) if photos else 0
         self.order = np.arange(num_selected + self.num_photos)
         self.loss_recorder = LossRecorder(len(self.order))
@@ -147,7 +148,9 @@ class EpochSampler(keras.callbacks.Callback):
             return apply_augment(self.custom_augment, self.images[self.selected], labels, rng)
         images = augment.augment(self.images, self.selected, config.seed, epoch, bool(config.flip), config.shift)
         if config.photo_augmentation:
-            images, labels = augment_as_photos(images, labels, self.class_names, config.seed, epoch, bool(config.flip))
+            images, labels = augment_as_photos(
+                images, labels, self.class_names, config.seed, epoch, bool(config.flip), self.has_photos
+            )
         if config.cutmix:
             images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
         return images, labels

@@ -19,6 +19,8 @@ FRAGMENT_PROBABILITY = 0.2
 """Of the garments that can be cut into fragments. More fragments reduce the accuracy on whole garments."""
 NEGATIVE_PROBABILITY = 0.02
 """Of all images, if there is an output for "none of the classes": with bright and dark exchanged, they are none."""
+NOISE_PROBABILITY = 0.005
+"""Likewise: replaced by noise of single pixels, of any brightness and contrast."""
 AUGMENT_FRAGMENT_PROBABILITY = 0.7
 """Higher than for whole garments, so that the network cannot recognize fragments by their lack of augmentation."""
 
@@ -75,6 +77,7 @@ def augment_as_photos(
     seed: int,
     epoch: int,
     flip: bool = True,
+    has_photos: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make some of an epoch's images look like photos, and replace some garments by fragments of no class.
 
@@ -88,22 +91,30 @@ def augment_as_photos(
         seed: seed of the run.
         epoch: epoch number, from 0.
         flip: whether some of the shoes in pairs may be flipped.
+        has_photos: (num_classes,) bool, the classes that have photos of their own in training. Their images stay as
+            they are, because photos teach more than imitations. None imitates photos of every class.
 
     Returns:
         Images and labels, new arrays of the same shapes and dtypes. The label of a fragment is "none of the
         classes": its column, or 1 / num_classes for every class. With that column, so is the label of the few images
-        that are negated. The other labels are unchanged.
+        that are negated or replaced by noise. The other labels are unchanged.
     """
     rng = augment.rng("photo_augmentation", seed, epoch)
     images, one_hot_labels = images.copy(), one_hot_labels.copy()
+    is_imitated = np.ones(len(class_names), bool) if has_photos is None else ~has_photos
     for start in range(0, len(images), CHUNK_SIZE):
         chunk = slice(start, start + CHUNK_SIZE)
-        _augment_chunk(images[chunk], one_hot_labels[chunk], class_names, rng, flip)
+        _augment_chunk(images[chunk], one_hot_labels[chunk], class_names, rng, flip, is_imitated)
     return images, one_hot_labels
 
 
 def _augment_chunk(
-    images: np.ndarray, one_hot_labels: np.ndarray, class_names: tuple[str, ...], rng: np.random.Generator, flip: bool
+    images: np.ndarray,
+    one_hot_labels: np.ndarray,
+    class_names: tuple[str, ...],
+    rng: np.random.Generator,
+    flip: bool,
+    is_imitated: np.ndarray,
 ) -> None:
     """Augment images and labels in place."""
     labels = one_hot_labels.argmax(axis=1)
@@ -112,7 +123,7 @@ def _augment_chunk(
         np.array([name in names for name in class_names])[labels]
         for names in (SHOE_CLASSES, TROUSER_CLASSES, TOP_CLASSES, DRESS_CLASSES)
     )
-    can_be_cut = is_trousers | is_top | is_dress
+    can_be_cut = (is_trousers | is_top | is_dress) & is_imitated[labels]
     cut = np.flatnonzero(can_be_cut & (rng.random(len(images)) < FRAGMENT_PROBABILITY))
     fragments = _cut_fragments(images[cut].astype(np.float32), is_trousers[cut], is_dress[cut], rng)
     is_large_enough = (fragments > 0).sum(axis=(1, 2)) >= MIN_FRAGMENT_PIXELS
@@ -121,7 +132,7 @@ def _augment_chunk(
     one_hot_labels[cut] = 0 if has_none_column else 1 / len(class_names)
     one_hot_labels[cut, len(class_names) :] = 1
 
-    probability = np.full(len(images), AUGMENT_PROBABILITY)
+    probability = np.where(is_imitated[labels], AUGMENT_PROBABILITY, 0)
     probability[cut] = AUGMENT_FRAGMENT_PROBABILITY
     selected = np.flatnonzero(rng.random(len(images)) < probability)
     is_shoe = is_shoe[selected]
@@ -133,7 +144,15 @@ def _augment_chunk(
     if has_none_column:
         negatives = np.flatnonzero(rng.random(len(images)) < NEGATIVE_PROBABILITY)
         images[negatives] = 255 - images[negatives]
-        one_hot_labels[negatives] = np.eye(one_hot_labels.shape[1])[-1]
+        noise = np.flatnonzero(rng.random(len(images)) < NOISE_PROBABILITY)
+        images[noise] = _draw_noise(len(noise), rng)
+        one_hot_labels[[*negatives, *noise]] = np.eye(one_hot_labels.shape[1])[-1]
+
+
+def _draw_noise(num_images: int, rng: np.random.Generator) -> np.ndarray:
+    """Return images of independent pixels between two random gray levels, (num_images, 28, 28) uint8."""
+    low, high = (per_image(levels) for levels in np.sort(rng.uniform(0, 255, (2, num_images)), axis=0))
+    return (low + (high - low) * rng.random((num_images, IMAGE_SIZE, IMAGE_SIZE))).astype(np.uint8)
 
 
 def _cut_fragments(

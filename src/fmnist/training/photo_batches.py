@@ -69,6 +69,16 @@ def _warp(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return warp_and_fit(images.astype(np.float32), warp)
 
 
+def classes_with_photos(photos: PhotoSet) -> np.ndarray:
+    """Return which classes have photos that are of this class alone, (num_classes,) bool.
+
+    A shoe, for which sandal, sneaker and ankle boot count as correct, does not say what tells them apart.
+    """
+    is_single = photos.accepted.sum(axis=1) == 1
+    found: np.ndarray = photos.accepted[is_single].any(axis=0)
+    return found
+
+
 def one_hot_photos(accepted: np.ndarray) -> np.ndarray:
     """Return labels with a column for "none of the classes".
 

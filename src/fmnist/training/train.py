@@ -30,7 +30,11 @@ from fmnist.runs.run import (
 )
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.checks import (
-    check_callbacks, refuse_photos_elsewhere, refuse_without_weights, warn_of_imbalance, warn_of_learning_rate,
+    check_callbacks,
+    refuse_photos_elsewhere,
+    refuse_without_weights,
+    warn_of_imbalance,
+    warn_of_learning_rate,
 )  # fmt: skip
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
 from fmnist.training.optimizers import make_optimizer
@@ -71,8 +75,8 @@ def train(
             initial weights, follow from the seed if no other thread draws from Python's generator meanwhile.
         optimizer: your own Keras optimizer. It keeps its learning rate or schedule.
         loss: your own loss, of one-hot labels and probabilities, instead of the cross-entropy with label smoothing.
-        augment: your own augmentation instead of the preset's flips, shifts and CutMix: a function of images (n, 28, 28)
-            uint8, one-hot labels (n, classes) float32 and a NumPy generator that follows from seed and epoch. It
+        augment: your own augmentation instead of the preset's flips, shifts and CutMix: a function of images (n, 28,
+            28) uint8, one-hot labels (n, classes) float32 and a NumPy generator that follows from seed and epoch. It
             returns images of the same shape, or images and labels. `flip` and `shift` of the configuration still say
             which views the predictions are averaged over.
         dataset: the data, if it is loaded already or in memory. None loads what `config.data` names.
@@ -143,7 +147,10 @@ def resume(
     Args:
         run: the run, or its folder. A finished run is returned as it is.
         callbacks: as for `train`.
-        network, optimizer, loss, augment: those that the run was started with; their code is not in its folder.
+        network: the one that the run was started with; its code is not in the run folder. Likewise the next three.
+        optimizer: as for `train`.
+        loss: as for `train`.
+        augment: as for `train`.
         dataset: the run's data, if it is loaded already.
         verbose: as for `train`.
 
