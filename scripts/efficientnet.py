@@ -210,7 +210,8 @@ def to_onnx(weights: Weights, head: tuple[np.ndarray, np.ndarray]) -> bytes:
         head: kernel (`NUM_FEATURES`, outputs) and bias of the last layer.
 
     Returns:
-        The content of the file, from `pictures`, uint8 (n, 224, 224, 3), to `probabilities`, float32 (n, outputs).
+        The content of the file, from `pictures`, uint8 (n, 224, 224, 3), to `probabilities`, float32 (n, outputs), and
+        `features`, float32 (n, `NUM_FEATURES`), the input of the last layer.
     """
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -249,13 +250,14 @@ def to_onnx(weights: Weights, head: tuple[np.ndarray, np.ndarray]) -> bytes:
             values = add("Clip", values, lowest, highest)
         elif each.adds_input:
             values = add("Add", block_input, values)
-    features = add("Flatten", add("GlobalAveragePool", values))
-    logits = add("Gemm", features, *(constant(part.astype(np.float32)) for part in head))
+    nodes.append(onnx.helper.make_node("Flatten", [add("GlobalAveragePool", values)], ["features"]))
+    logits = add("Gemm", "features", *(constant(part.astype(np.float32)) for part in head))
     nodes.append(onnx.helper.make_node("Softmax", [logits], ["probabilities"], axis=1))
     describe = onnx.helper.make_tensor_value_info
     given = describe("pictures", onnx.TensorProto.UINT8, ["n", SIZE, SIZE, 3])
-    result = describe("probabilities", onnx.TensorProto.FLOAT, ["n", len(head[1])])
-    graph = onnx.helper.make_graph(nodes, "efficientnet-lite0", [given], [result], constants)
+    widths = {"probabilities": len(head[1]), "features": NUM_FEATURES}
+    results = [describe(name, onnx.TensorProto.FLOAT, ["n", width]) for name, width in widths.items()]
+    graph = onnx.helper.make_graph(nodes, "efficientnet-lite0", [given], results, constants)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()

@@ -83,8 +83,9 @@ def test_onnx_computes_what_keras_does(weights):
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     content = efficientnet.to_onnx(weights, head)
     check_graph(content, "it")
-    (found,) = open_session(content, "it").run(["probabilities"], {"pictures": pictures})
+    found, found_features = open_session(content, "it").run(["probabilities", "features"], {"pictures": pictures})
     np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(found_features, features, atol=1e-3)
     assert len(content) < 4_500_000
 
 

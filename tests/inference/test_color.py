@@ -156,3 +156,14 @@ def test_a_narrow_picture_has_views(size):
     mask = np.zeros((100, 100), bool)
     mask[10, 50] = True
     assert color_views(picture.resize((320, 1)), mask).shape == (2, 224, 224, 3)
+
+
+def test_features_are_the_mean_over_the_views_and_their_mirror_images():
+    network = ColorNetwork.load(PRETRAINED_FOLDER)
+    views = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    features = network.features(views)
+    assert features.shape == (color.NUM_FEATURES,)
+    assert features.std() > 0
+    np.testing.assert_allclose(network.features(np.flip(views, axis=2)), features, atol=1e-4)
+    single = np.mean([network.features(view[np.newaxis]) for view in views], axis=0)
+    np.testing.assert_allclose(single, features, atol=1e-4)

@@ -14,7 +14,7 @@ from fmnist.data.names import are_class_names
 from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.inference import photo, picture
-from fmnist.inference.color import ColorNetwork, color_views
+from fmnist.inference.color import ColorNetwork, views_of
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.inference.rejection import RejectionRule
 from fmnist.inference.runtime import onnxruntime, open_session
@@ -233,9 +233,8 @@ class Classifier:
     def _decide_photo(self, conversion: photo.Conversion, outputs: dict[str, np.ndarray]) -> "_Decision":
         """Decide on a photo by both networks."""
         assert self.color
-        original = conversion.steps["original"].convert("RGB")
-        views = color_views(original, np.asarray(conversion.steps["mask"]) > 0)
-        found = self.color.combine(views, outputs["probabilities"][0], float(outputs["none_probability"][0, 0]))
+        none_probability = float(outputs["none_probability"][0, 0])
+        found = self.color.combine(views_of(conversion), outputs["probabilities"][0], none_probability)
         top = self._sort_classes(found.classes)
         confidence = top[0].probability
         if confidence >= self.color.record.threshold:
@@ -246,7 +245,11 @@ class Classifier:
             likeness = f": it looks like {found.looks_like}" if found.looks_like else ""
             reason = f"none of the {len(top)} classes{likeness}"
         else:
-            reason = conversion.problem or photo.light_problem(original) or f"between {top[0].label} and {top[1].label}"
+            reason = (
+                conversion.problem
+                or photo.light_problem(conversion.steps["original"])
+                or f"between {top[0].label} and {top[1].label}"
+            )
         return _Decision(top, confidence, reason)
 
     def _sort_classes(self, probabilities: np.ndarray) -> list[ClassProbability]:

@@ -14,11 +14,13 @@ from PIL import Image
 from fmnist.documents import read_document
 from fmnist.errors import FmnistError
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
+from fmnist.inference.photo import Conversion
 from fmnist.inference.runtime import open_session
 from fmnist.runs.schemas import COLOR_FILE, PHOTO_MODEL_FILE, PhotoModelRecord
 
 SIZE = 224
 """Height and width of a view, in pixels."""
+NUM_FEATURES = 1280
 MARGIN = 0.08
 """Around the cut-out, relative to its longer edge."""
 GRAY = (127, 127, 127)
@@ -51,7 +53,8 @@ class ColorNetwork:
         """Open the graph.
 
         Args:
-            onnx: from `pictures`, uint8 (n, 224, 224, 3), to `probabilities`, float32 (n, outputs).
+            onnx: from `pictures`, uint8 (n, 224, 224, 3), to `probabilities`, float32 (n, outputs), and `features`,
+                float32 (n, `NUM_FEATURES`).
             record: names of the outputs, and how they are combined with the other network's.
 
         Raises:
@@ -82,9 +85,21 @@ class ColorNetwork:
             probabilities: (10,), of the network for 28x28 images; they sum to 1.
             none_probability: of the same network.
         """
-        both = np.concatenate([views, views[:, :, ::-1]])
-        (by_view,) = self._session.run(["probabilities"], {"pictures": both})
-        return combine(self.record, by_view, probabilities, none_probability)
+        return combine(self.record, self._run("probabilities", views), probabilities, none_probability)
+
+    def features(self, views: np.ndarray) -> np.ndarray:
+        """Return what the last layer gets for a photo, (`NUM_FEATURES`,) float32, averaged over its views.
+
+        Args:
+            views: of `color_views`.
+        """
+        mean: np.ndarray = self._run("features", views).mean(axis=0)
+        return mean
+
+    def _run(self, output: str, views: np.ndarray) -> np.ndarray:
+        """Compute an output for the views and their mirror images."""
+        (values,) = self._session.run([output], {"pictures": np.concatenate([views, views[:, :, ::-1]])})
+        return values
 
 
 def combine(
@@ -113,6 +128,11 @@ def combine(
     return PhotoProbabilities(
         all_of_them[:-1], float(all_of_them[-1]), LOOKS_LIKE.get(max(others, key=others.__getitem__))
     )
+
+
+def views_of(conversion: Conversion) -> np.ndarray:
+    """Return the inputs of the color network for a photo that `photo.convert` has converted, as `color_views` does."""
+    return color_views(conversion.steps["original"].convert("RGB"), np.asarray(conversion.steps["mask"]) > 0)
 
 
 def color_views(picture: Image.Image, mask: np.ndarray) -> np.ndarray:
