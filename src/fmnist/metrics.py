@@ -1,5 +1,7 @@
 """Classification metrics from predicted probabilities, without Keras."""
 
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,11 @@ def accuracy_interval(num_correct: int, num_images: int) -> tuple[float, float]:
     Returns:
         Lower and upper end, each from 0 to 1.
     """
-    from scipy.stats import binomtest
-
-    interval = binomtest(num_correct, num_images).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+    accuracy, scale = num_correct / num_images, 1 + z**2 / num_images
+    center = (accuracy + z**2 / (2 * num_images)) / scale
+    half = z / scale * sqrt(accuracy * (1 - accuracy) / num_images + (z / (2 * num_images)) ** 2)
+    return (max(0.0, center - half) if num_correct else 0.0), min(1.0, center + half)
 
 
 def calibration_bins(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from fmnist.errors import FmnistError, one_line
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Learn": (learn.data, learn.explore, train.train, learn.evaluate),
-    "Use": (use.predict, use.demo, use.export, use.doctor),
+    "Use": (use.predict, use.demo, use.adapt, use.export, use.doctor),
 }
 """The commands, in the groups of `fmnist --help`."""
 EXTRAS = {

@@ -21,7 +21,8 @@ DataFolder = Annotated[
 ModelFolder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a finished run, or an exported .onnx file. `pretrained` is the model that comes with fmnist.",
+        help="Folder of a finished run or of an adapted model, or an exported .onnx file. `pretrained` is the model that "
+        "comes with fmnist.",
         show_default="pretrained",
     ),
 ]
@@ -46,16 +47,19 @@ def find_run(folder: Path | None) -> "Run":
 
 
 def find_model(path: Path | None) -> "Run | Path":
-    """Open a run folder, or the pretrained model: other models have seen studio images only. An ONNX file stays a path.
+    """Open a run folder, or the pretrained model: other models have seen studio images only.
+
+    The folder of an adapted model and an ONNX file stay paths.
 
     Raises:
         FmnistError: if there is neither.
     """
     from fmnist.runs.run import open_pretrained, open_run
+    from fmnist.runs.schemas import ADAPTED_FILE
 
     if path is None or (path == PRETRAINED and not path.exists()):
         return open_pretrained()
-    if path.suffix == ".onnx" and not path.is_dir():
+    if (path.suffix == ".onnx" and not path.is_dir()) or os.path.lexists(path / ADAPTED_FILE):
         return path
     return open_run(path)
 

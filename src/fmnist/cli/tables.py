@@ -10,7 +10,7 @@ from fmnist.cli.terminal import table
 if TYPE_CHECKING:
     from fmnist.doctor import Check
     from fmnist.inference.prediction import Prediction
-    from fmnist.runs.schemas import Int8Record
+    from fmnist.runs.schemas import AdaptedRecord, Int8Record
 
 MIN_COLUMNS = 10
 """Classes whose confusion matrix is printed however narrow the console is."""
@@ -124,6 +124,19 @@ def int8_sentence(record: "Int8Record") -> str:
         return f"{record.bytes:,} bytes; {same} ({record.compared_on})"
     accuracy = f"validation accuracy {record.accuracy:.2%}, float {record.accuracy_float:.2%}"
     return f"{record.bytes:,} bytes; {accuracy}; {same}"
+
+
+def adapted_sentences(record: "AdaptedRecord") -> list[str]:
+    """Format the scores of an adapted model as sentences."""
+    low, high = record.accuracy_interval_95
+    found = [
+        f"Cross-validation: {record.accuracy:.1%} right (95 % interval {low:.1%} to {high:.1%}), mean of the classes "
+        f"{record.recall_macro:.1%}"
+    ]
+    if record.accuracy_accepted is None:
+        return [*found, 'The answer is always "not sure": even the most confident ones are wrong too often']
+    share = f"{record.accepted:.1%} of the photos are accepted, {record.accuracy_accepted:.1%} of these rightly"
+    return [*found, f"Confidence threshold {record.threshold:.3f}: {share}"]
 
 
 def checks_table(checks: "list[Check]") -> Table:

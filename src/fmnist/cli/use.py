@@ -1,4 +1,4 @@
-"""The commands to use a model with: predict, demo, export, doctor."""
+"""The commands to use a model with: predict, demo, adapt, export, doctor."""
 
 import sys
 import traceback
@@ -10,7 +10,7 @@ import typer
 
 from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, NetworkFunction, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
-from fmnist.errors import FmnistError, one_line
+from fmnist.errors import FmnistError, one_line, quote
 from fmnist.quiet import importing_keras
 
 
@@ -93,13 +93,18 @@ def demo(
 
     from fmnist.demo import server
     from fmnist.demo.middleware import is_loopback
+    from fmnist.inference.adapted import AdaptedClassifier
     from fmnist.inference.classifier import Classifier
 
     run = find_model(model)
-    if isinstance(run, Path):
+    if isinstance(run, Path) and not run.is_dir():
         raise FmnistError(f"{run} is a file; expected the folder of its run, which has also its rejection rule")
     classifier = Classifier.load(run)
-    application = server.create_app(classifier, run.manifest(), server.find_samples(run), host=host)
+    if isinstance(classifier, AdaptedClassifier):
+        application = server.create_app(classifier, classifier.record, host=host)
+    else:
+        assert not isinstance(run, Path)
+        application = server.create_app(classifier, run.manifest(), server.find_samples(run), host=host)
     with server.listen(port, host) as listener:
         url = server.url_of(listener)
         stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
@@ -119,6 +124,36 @@ def demo(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: os._exit(128 + number))
         server.make_server(application, debug).run(sockets=[listener])
+
+
+def adapt(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder with a folder for each class, whatever the classes, of 5 photos or more each."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the model.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make a model for other classes from a few photos of each."""
+    from rich.progress import Progress
+
+    from fmnist.cli import tables
+    from fmnist.inference.adapt import adapt as adapt_to
+
+    with Progress(console=stderr_console, transient=True, disable=not stderr_console.is_terminal) as progress:
+        task = progress.add_task("Photos", total=None)
+        record, skipped = adapt_to(folder, out, lambda total: progress.update(task, total=total, advance=1))
+    for reason in skipped.values():
+        stderr_console.print(f"Skipped: {reason}", soft_wrap=True)
+    console = console_for(as_json)
+    rows = [[name, f"{number:,}"] for name, number in zip(record.class_names, record.num_photos, strict=True)]
+    console.print(tables.table("Photos", ["class", "photos"], rows))
+    for sentence in tables.adapted_sentences(record):
+        console.print(sentence, soft_wrap=True)
+    console.print(f"Saved {out}; `fmnist predict --model {quote(out)} photo.jpg` uses it", soft_wrap=True)
+    errors = [{"file": str(file), "error": reason} for file, reason in skipped.items()]
+    print_json(as_json, {"model": str(out), **record.to_json(), "skipped": errors})
 
 
 def export(

@@ -61,6 +61,26 @@ def read_class_folders(folder: Path) -> dict[str | None, Block]:
     return {part: _read_part(parts[part], by_class, names) for part, by_class in files.items()}
 
 
+def list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """List a folder with a folder of pictures for each class.
+
+    Returns:
+        Whatever is in each class folder, by the name of the class, without dot files; and the files beside the class
+        folders.
+
+    Raises:
+        FmnistError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FmnistError(f"no folder {folder}; expected one that contains a folder of pictures for each class")
+    classes = sorted(_subfolders(folder), key=lambda path: _natural_order(path.name))
+    return {path.name: _visible(path) for path in classes}, [path for path in _visible(folder) if not path.is_dir()]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def _part_folders(folder: Path) -> dict[str | None, Path]:
     """Return `train` and `test`, or `val` where there is no `test`. Empty if the folders are classes."""
     found: dict[str | None, Path] = {

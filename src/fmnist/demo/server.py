@@ -48,7 +48,7 @@ from fmnist.inference.classifier import Classifier
 from fmnist.inference.prediction import data_uri
 from fmnist.runs.data import recorded_path
 from fmnist.runs.run import Run
-from fmnist.runs.schemas import Manifest
+from fmnist.runs.schemas import AdaptedRecord, Manifest
 
 ADDRESS = "127.0.0.1"
 M_MMAP_THRESHOLD = -3
@@ -61,7 +61,7 @@ SHUTDOWN_SECONDS = 2
 
 def create_app(
     classifier: Classifier,
-    manifest: Manifest,
+    manifest: Manifest | AdaptedRecord,
     dataset: Dataset | None = None,
     limits: Limits | None = None,
     host: str = ADDRESS,
@@ -70,7 +70,7 @@ def create_app(
 
     Args:
         classifier: the model.
-        manifest: of the model's run, for the temperature.
+        manifest: of the model's run, or what an adapted model records, for the temperature.
         dataset: its test images are offered as samples; None offers none.
         limits: sizes, times and numbers of requests; None takes the defaults.
         host: the name or address that the server listens on. Requests to other names are refused.
@@ -124,7 +124,7 @@ def create_app(
             name=classifier.name,
             class_names=list(classifier.class_names),
             temperature=manifest.temperature,
-            confidence_threshold=classifier.rejection_rule.threshold if classifier.rejection_rule else None,
+            confidence_threshold=classifier.threshold,
             sha256=classifier.sha256,
         )
 

@@ -1,33 +1,28 @@
 """Classify images and photos with ONNX Runtime. All predictions of this package are made here."""
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
+from PIL import Image
 
-from fmnist.config import IMAGE_SIZE
 from fmnist.data.dataset import CLASS_NAMES, check_images
-from fmnist.data.names import are_class_names
 from fmnist.errors import FmnistError, one_line, printable
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
 from fmnist.inference import photo, picture
 from fmnist.inference.color import ColorNetwork, views_of
+from fmnist.inference.interface import check_interface, read_class_names
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.inference.rejection import RejectionRule
-from fmnist.inference.runtime import onnxruntime, open_session
+from fmnist.inference.runtime import open_session
 from fmnist.runs.run import Run, open_pretrained, open_run
-from fmnist.runs.schemas import GRAPH_FILE, INT8_FILE
+from fmnist.runs.schemas import ADAPTED_FILE, GRAPH_FILE, INT8_FILE
 
 BATCH_SIZE = 100
 """Images per call, each in every view. Larger batches are no faster on two cores and need more memory."""
-OUTPUTS = ("probabilities", "probabilities_single_view", "features")
-OUTPUTS_WITH_NONE = (*OUTPUTS, "none_probability")
-"""Of a network that is trained on photos."""
-PLAIN_OUTPUTS = ("probabilities",)
-"""Of a graph by `fmnist export --plain`."""
 PRETRAINED_NAME = "the pretrained model"
 
 
@@ -37,6 +32,7 @@ class Classifier:
     Attributes:
         class_names: one name per class, in the order of the probabilities.
         rejection_rule: decides which predictions are accepted; None if the model has no such rule.
+        threshold: lowest confidence that is accepted; None if any is.
         name: the model's name in predictions and error messages.
         sha256: of the ONNX graph.
     """
@@ -62,12 +58,13 @@ class Classifier:
             FmnistError: if the graph is damaged, not safe to open, or does not fit the other arguments.
         """
         self.rejection_rule = rejection_rule
+        self.threshold = rejection_rule.threshold if rejection_rule else None
         self.color = color
         self.name = name
         self.sha256 = sha256(onnx)
         self._session = open_session(onnx, name)
-        _check_interface(self._session, name)
-        self.class_names = tuple(class_names or _read_class_names(self._session, name))
+        check_interface(self._session, name)
+        self.class_names = tuple(class_names or read_class_names(self._session, name))
         widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
         if widths["probabilities"] != len(self.class_names):
             raise FmnistError(
@@ -82,13 +79,14 @@ class Classifier:
 
     @classmethod
     def load(cls, run: Run | str | Path | None = None, *, int8: bool = False) -> "Classifier":
-        """Open the model of a finished run, or an ONNX file that `fmnist export` has written.
+        """Open the model of a finished run, one that `fmnist adapt` has written, or an ONNX file of `fmnist export`.
 
         Args:
-            run: the run or its folder, or a file whose name ends in `.onnx`; None loads the pretrained model. The
-                predictions of a file have no confidence: its rejection rule is in the manifest of its run.
+            run: the run or its folder, the folder of an adapted model, or a file whose name ends in `.onnx`; None loads
+                the pretrained model. The predictions of a file have no confidence: its rejection rule is in the
+                manifest of its run.
             int8: load the quantized graph, which `fmnist export --int8` writes: smaller, faster, a little less
-                accurate. The pretrained model is always quantized.
+                accurate. The pretrained model is always quantized, and an adapted model has one format.
 
         Raises:
             FmnistError: if the run is missing, not finished, damaged, or of another format version.
@@ -99,6 +97,10 @@ class Classifier:
             if isinstance(run, str | Path) and Path(run).suffix == ".onnx" and not Path(run).is_dir():
                 content = read_bounded(Path(run), MAX_MODEL_BYTES, "`fmnist export` writes one", follow_links=True)
                 return cls(content, name=printable(str(run)))
+            if isinstance(run, str | Path) and os.path.lexists(Path(run) / ADAPTED_FILE):
+                from fmnist.inference.adapted import AdaptedClassifier
+
+                return AdaptedClassifier.open(Path(run))
             run = open_run(run)
         manifest = run.manifest()
         graph = run.read_graph(INT8_FILE if int8 or run.is_pretrained else GRAPH_FILE, manifest)
@@ -187,11 +189,7 @@ class Classifier:
             return [self._classify_item(index, item, kind) for index, item in enumerate(source)]
         if kind not in {None, "image", "photo"}:
             raise FmnistError(f"kind is {kind!r}; expected 'image', 'photo' or None")
-        is_garment = self.class_names == CLASS_NAMES
-        conversion = photo.convert(picture.read(source, name), kind, is_garment=is_garment)
-        outputs = self.outputs(conversion.pixels[np.newaxis])
-        has_color = self.color and conversion.kind != "image" and conversion.problem != photo.FEW_PIXELS
-        decision = self._decide_photo(conversion, outputs) if has_color else self._decide(outputs, conversion.problem)
+        conversion, decision = self._answer(picture.read(source, name), kind)
         top = decision.top
         return Prediction(
             label=top[0].label,
@@ -206,6 +204,16 @@ class Classifier:
             steps=conversion.steps,
         )
 
+    def _answer(
+        self, source: Image.Image, kind: Literal["image", "photo"] | None
+    ) -> tuple[photo.Conversion, "Decision"]:
+        """Convert a picture, and decide on it."""
+        conversion = photo.convert(source, kind, is_garment=self.class_names == CLASS_NAMES)
+        outputs = self.outputs(conversion.pixels[np.newaxis])
+        if self.color and conversion.kind != "image" and conversion.problem != photo.FEW_PIXELS:
+            return conversion, self._decide_photo(conversion, outputs)
+        return conversion, self._decide(outputs, conversion.problem)
+
     def _classify_item(self, index: int, source: picture.Source, kind: Literal["image", "photo"] | None) -> Prediction:
         """Classify a picture of a list. Errors name its index."""
         name = f"item {index}"
@@ -214,31 +222,31 @@ class Classifier:
         except FmnistError as error:
             raise error if str(error).startswith(name) else FmnistError(f"{name}: {error}") from error
 
-    def _decide(self, outputs: dict[str, np.ndarray], problem: str | None) -> "_Decision":
+    def _decide(self, outputs: dict[str, np.ndarray], problem: str | None) -> "Decision":
         """Decide on one picture by the rejection rule, if there is one."""
         rule = self.rejection_rule
-        top = self._sort_classes(outputs["probabilities"][0])
+        top = self.sort_classes(outputs["probabilities"][0])
         if rule is None:
-            return _Decision(top, None, None)
+            return Decision(top, None, None)
         (confidence,) = rule.confidence(outputs)
         if problem == photo.NOTHING_FOUND:
             confidence = 0.0
         # So few pixels may have lost what distinguishes similar classes: the confidence must come halfway to 1.
         threshold = (1 + rule.threshold) / 2 if problem == photo.FEW_PIXELS else rule.threshold
         is_accepted = confidence >= threshold
-        return _Decision(
+        return Decision(
             top, float(confidence), None if is_accepted else problem or rule.describe_low_confidence(outputs, top)
         )
 
-    def _decide_photo(self, conversion: photo.Conversion, outputs: dict[str, np.ndarray]) -> "_Decision":
+    def _decide_photo(self, conversion: photo.Conversion, outputs: dict[str, np.ndarray]) -> "Decision":
         """Decide on a photo by both networks."""
         assert self.color
         none_probability = float(outputs["none_probability"][0, 0])
         found = self.color.combine(views_of(conversion), outputs["probabilities"][0], none_probability)
-        top = self._sort_classes(found.classes)
+        top = self.sort_classes(found.classes)
         confidence = top[0].probability
         if confidence >= self.color.record.threshold:
-            return _Decision(top, confidence, None)
+            return Decision(top, confidence, None)
         if conversion.problem == photo.NOTHING_FOUND:
             reason = photo.NOTHING_FOUND
         elif found.none > confidence:
@@ -250,9 +258,9 @@ class Classifier:
                 or photo.light_problem(conversion.steps["original"])
                 or f"between {top[0].label} and {top[1].label}"
             )
-        return _Decision(top, confidence, reason)
+        return Decision(top, confidence, reason)
 
-    def _sort_classes(self, probabilities: np.ndarray) -> list[ClassProbability]:
+    def sort_classes(self, probabilities: np.ndarray) -> list[ClassProbability]:
         """Return the classes by falling probability."""
         return [
             ClassProbability(self.class_names[index], int(index), float(probabilities[index]))
@@ -261,7 +269,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class _Decision:
+class Decision:
     """Whether to accept the prediction for a picture."""
 
     top: list[ClassProbability]
@@ -270,33 +278,3 @@ class _Decision:
     """None without a rejection rule."""
     reason: str | None
     """Why it is not accepted."""
-
-
-def _check_interface(session: onnxruntime.InferenceSession, name: str) -> None:
-    """Refuse a graph with other inputs or outputs than `fmnist export` writes."""
-    inputs = {part.name: (part.type, len(part.shape), *part.shape[1:]) for part in session.get_inputs()}
-    outputs = {part.name: (part.type, len(part.shape)) for part in session.get_outputs()}
-    if inputs != {"images": ("tensor(uint8)", 3, IMAGE_SIZE, IMAGE_SIZE)}:
-        raise FmnistError(f"the graph of {name} has inputs {inputs}; expected images, uint8 of shape (n, 28, 28)")
-    known = (OUTPUTS, OUTPUTS_WITH_NONE, PLAIN_OUTPUTS)
-    if outputs not in [dict.fromkeys(names, ("tensor(float)", 2)) for names in known]:
-        raise FmnistError(
-            f"the graph of {name} has outputs {outputs}; expected {', '.join(OUTPUTS[:-1])} and {OUTPUTS[-1]}, float32 "
-            "with two dimensions"
-        )
-
-
-def _read_class_names(session: onnxruntime.InferenceSession, name: str) -> list[str]:
-    """Return the class names in the metadata of a graph."""
-    text = session.get_modelmeta().custom_metadata_map.get("class_names", "")
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not are_class_names(names):
-        raise FmnistError(
-            f"the graph of {name} has no class names in its metadata; name the folder of its run, or write it anew: "
-            "`fmnist export RUN`, and then the same with --int8 or --plain"
-        )
-    found: list[str] = names
-    return found

@@ -22,6 +22,10 @@ COLOR_FILE = "color.onnx"
 """The color network for photos, which comes with the package."""
 PHOTO_MODEL_FILE = "photos.json"
 """What belongs to it."""
+ADAPTED_FILE = "adapted.json"
+"""What an adapted model is."""
+ADAPTED_WEIGHTS_FILE = "adapted.npy"
+"""Its last layer."""
 KERAS_FILE = "model.keras"
 """The network in Keras' own format, which is exported on request."""
 EXPORTS = (INT8_FILE, PLAIN_FILE, KERAS_FILE)
@@ -216,3 +220,41 @@ class PhotoModelRecord(Document, frozen=True, kw_only=True):
     photos_sha256: Sha256
     """Of the file of reduced photos, whose split was used."""
     commit: Text
+
+
+class AdaptedRecord(Document, frozen=True, kw_only=True):
+    """`adapted.json`: a last layer for other classes, which takes the place of that of the color network.
+
+    The scores are those of cross-validation.
+    """
+
+    format_version: int = FORMAT_VERSION
+    class_names: tuple[str, ...]
+    """One name per class, in the order of the columns of the weights."""
+    num_photos: tuple[Count, ...]
+    """Of each class."""
+    accuracy: Fraction
+    accuracy_interval_95: tuple[Fraction, Fraction]
+    recall_macro: Fraction
+    """Mean of the recalls of the classes."""
+    accepted: Fraction
+    """Share of the photos that are accepted."""
+    accuracy_accepted: Fraction | None
+    """None if no photo is accepted."""
+    shrinkage: Fraction
+    """Weight of the mean variance in the common covariance of the classes."""
+    temperature: Annotated[float, Meta(ge=0.01, le=100_000)]
+    """Divides the scores of the classes."""
+    threshold: Fraction
+    """Lowest probability that is accepted."""
+    sha256: Sha256
+    """Of the weights."""
+    color_sha256: Sha256
+    """Of the color network's graph."""
+
+    def __post_init__(self) -> None:
+        """Check also the class names."""
+        super().__post_init__()
+        _check_class_names(self.class_names)
+        if len(self.num_photos) != len(self.class_names):
+            raise FmnistError(f"num_photos has {len(self.num_photos)} numbers; expected {len(self.class_names)}")
