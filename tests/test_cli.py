@@ -176,7 +176,7 @@ def test_help_lists_every_command_in_its_group(cli, option):
     code, out, _ = cli(option)
     assert code == 0
     assert re.search(r"Learn:\s+data .*\s+explore .*\s+train .*\s+evaluate .*", out)
-    assert re.search(r"Use:\s+predict .*\s+demo .*\s+export .*\s+doctor ", out, re.DOTALL)
+    assert re.search(r"Use:\s+predict .*\s+demo .*\s+adapt .*\s+export .*\s+doctor ", out, re.DOTALL)
 
 
 def test_version(cli):

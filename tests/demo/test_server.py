@@ -32,6 +32,7 @@ from fmnist.demo import server
 from fmnist.demo.api_schema import Limits
 from fmnist.demo.middleware import is_own_host
 from fmnist.inference import photo, picture
+from fmnist.inference.adapt import adapt
 from fmnist.inference.prediction import ClassProbability, Prediction
 from fmnist.runs.run import INT8_FILE, open_pretrained
 
@@ -562,6 +563,31 @@ def test_port_in_use_is_one_line(cli, tmp_path, monkeypatch):
         f"fmnist: error: port {number} of 127.0.0.1 cannot be opened (Address already in use); choose another with "
         "--port, or 0 for a free one\n"
     )
+
+
+def test_command_serves_an_adapted_model(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(5):
+            low = 20 if name == "dark" else 180
+            pixels = rng.integers(low, low + 50, (60, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    record, _ = adapt(tmp_path / "photos", tmp_path / "model")
+    command = ("-m", "fmnist", "demo", "--model", "model", "--port", "0", "--json")
+    with demo(tmp_path, *command) as (_, document):
+        port = int(document["url"].rpartition(":")[2])
+        status, _, body = send(port, path="/v1/model")
+        assert (status, json.loads(body)) == (
+            200,
+            {
+                "name": "model", "class_names": ["dark", "light"], "temperature": record.temperature,
+                "confidence_threshold": record.threshold, "sha256": record.sha256,
+            },
+        )  # fmt: skip
+        assert send(port, path="/v1/samples")[2] == b"[]"
+        status, _, prediction = classify(port, encode(Image.fromarray(rng.integers(20, 70, (60, 60, 3), np.uint8))))
+        assert (status, prediction["label"], prediction["kind"]) == (200, "dark", "photo")
 
 
 def test_missing_extra_is_named(cli, monkeypatch):

@@ -21,7 +21,7 @@ DataFolder = Annotated[
 ModelFolder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a finished run or of an adapted model, or an exported .onnx file. `pretrained` is the model that "
+        help="Folder of a finished run or an adapted model, or an exported .onnx file. `pretrained` is the model that "
         "comes with fmnist.",
         show_default="pretrained",
     ),

@@ -129,7 +129,7 @@ def demo(
 def adapt(
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder with a folder for each class, whatever the classes, of 5 photos or more each."),
+        typer.Argument(help="Folder with a folder for each class, of any kind, with 5 photos or more."),
     ],
     out: Annotated[Path, typer.Option("--out", help="New folder for the model.")],
     as_json: AsJson = False,
