@@ -17,7 +17,7 @@ from fmnist.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
-PAGES = [f"docs/{name}.md" for name in ("demo", "install", "results", "resuming", "run-folder")]
+PAGES = [f"docs/{name}.md" for name in ("adapt", "demo", "install", "results", "resuming", "run-folder")]
 GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 DOCUMENTS = [*GUIDES, "CHANGELOG.md", "MODEL_CARD.md", "docs/log.md"]
 MAX_README_LINES = 130
@@ -25,7 +25,7 @@ MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
     "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv",
-    "report.html",
+    "report.html", "adapted.json",
 }  # fmt: skip
 CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"
