@@ -307,6 +307,12 @@ def test_noise_is_not_called_accurate():
     assert softmax(class_scores(weights, features) / scores["temperature"]).max() < 0.95
 
 
+def test_many_classes_of_noise_are_not_accepted():
+    rng = np.random.default_rng(0)
+    _, scores = fit_and_score(rng.normal(size=(100, 30)), np.arange(100) % 20)
+    assert (scores["accepted"], scores["accuracy_accepted"], scores["threshold"]) == (0, None, 1)
+
+
 def test_certainty_grows_with_the_number_of_examples():
     top = []
     for num_examples in (10, 200):

@@ -14,6 +14,7 @@ SHRINKAGES = (0.1, 0.5, 0.9, 0.99, 0.999)
 """Weights of the mean variance in the covariance that are tried."""
 TEMPERATURES = np.geomspace(1, 10_000, 41)
 MIN_THRESHOLD = 0.5
+"""Otherwise other classes together are more probable."""
 ACCURACY_OF_ACCEPTED = 0.97
 """The lowest threshold is chosen with which this share of the accepted examples is right."""
 
@@ -45,7 +46,7 @@ def fit_and_score(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     probabilities = softmax(held_out[chosen] / temperature)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     is_right = predicted == labels
-    thresholds = np.unique(np.maximum(confidence, MIN_THRESHOLD))
+    thresholds = np.unique(confidence[confidence >= MIN_THRESHOLD])
     threshold = next(
         (value for value in thresholds if is_right[confidence >= value].mean() >= ACCURACY_OF_ACCEPTED), 1.0
     )
