@@ -196,7 +196,18 @@ def damage_photos(folder):
         (folder / "disc" / f"{number}.png").write_bytes(b"no picture")
 
 
+def nest(folder):
+    classes = list(folder.iterdir())
+    for part in ("train", "test"):
+        (folder / part).mkdir()
+        for path in classes:
+            shutil.copytree(path, folder / part / path.name)
+    for path in classes:
+        shutil.rmtree(path)
+
+
 UNSUITABLE = {
+    "parts of a data set": (nest, "has parts, each with a folder of pictures for each class; name one of them"),
     "no folder": (shutil.rmtree, "no folder"),
     "no class": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "0 class folders"),
     "one class": (remove_class, "1 class folders; expected a folder of photos for each of at least 2"),

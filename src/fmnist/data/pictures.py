@@ -69,10 +69,15 @@ def list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]
         folders.
 
     Raises:
-        FmnistError: if there is no such folder.
+        FmnistError: if there is no such folder, or its folders are the parts of a data set.
     """
     if not folder.is_dir():
         raise FmnistError(f"no folder {folder}; expected one that contains a folder of pictures for each class")
+    if parts := _part_folders(folder):
+        names = " and ".join(str(path) for path in parts.values())
+        raise FmnistError(
+            f"{folder} has parts, each with a folder of pictures for each class; name one of them: {names}"
+        )
     classes = sorted(_subfolders(folder), key=lambda path: _natural_order(path.name))
     return {path.name: _visible(path) for path in classes}, [path for path in _visible(folder) if not path.is_dir()]
 
