@@ -207,7 +207,7 @@ def nest(folder):
 
 
 UNSUITABLE = {
-    "parts of a data set": (nest, "has parts, each with a folder of pictures for each class; name one of them"),
+    "parts of a data set": (nest, "has parts with a folder of pictures for each class; name one of them: "),
     "no folder": (shutil.rmtree, "no folder"),
     "no class": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "0 class folders"),
     "one class": (remove_class, "1 class folders; expected a folder of photos for each of at least 2"),

@@ -75,9 +75,7 @@ def list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]
         raise FmnistError(f"no folder {folder}; expected one that contains a folder of pictures for each class")
     if parts := _part_folders(folder):
         names = " and ".join(str(path) for path in parts.values())
-        raise FmnistError(
-            f"{folder} has parts, each with a folder of pictures for each class; name one of them: {names}"
-        )
+        raise FmnistError(f"{folder} has parts with a folder of pictures for each class; name one of them: {names}")
     classes = sorted(_subfolders(folder), key=lambda path: _natural_order(path.name))
     return {path.name: _visible(path) for path in classes}, [path for path in _visible(folder) if not path.is_dir()]
 
