@@ -5,7 +5,8 @@ separate process that trains with the package's own code. It forks before Tensor
 
 Each line of stdin requests a training: `{"run": FOLDER, "after": SECONDS}` kills it from outside after that time,
 `{"run": FOLDER, "fault": [OPERATION, FILE, COUNT]}` lets it kill itself at the COUNT-th write, sync or rename of a file
-whose name begins with FILE. Without either, it trains to the end. Each line of stdout is a result:
+whose name begins with FILE. Without either, it trains to the end. `"is_custom": true` trains a residual network, an
+optimizer of Keras and an augmentation as a user would pass them. Each line of stdout is a result:
 `{"status": EXIT STATUS, "seconds": TIME}`.
 """
 
@@ -18,8 +19,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
 import fmnist
 from fmnist.config import IDENTITY_VIEW, Config
@@ -53,12 +56,39 @@ def small_network(num_classes: int, rng: random.Random) -> keras.Sequential:
     )
 
 
-def train(folder: Path, dataset: Dataset) -> None:
+def residual_network(num_classes: int) -> keras.Model:
+    """Build a network as a user would: layers without names or seeds, random ones among them."""
+    layers = keras.layers
+    images = keras.Input((28, 28, 1))
+    values = layers.Conv2D(8, 3, strides=2, use_bias=False)(layers.RandomTranslation(0.1, 0.1)(images))
+    for _ in range(2):
+        inner = layers.ReLU()(layers.BatchNormalization()(values))
+        values = layers.Add()([values, layers.Conv2D(8, 3, padding="same", use_bias=False)(inner)])
+    values = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(values))
+    return keras.Model(images, layers.Dense(num_classes, activation="softmax")(values))
+
+
+def erase(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Set some rows of each image to 0."""
+    starts = rng.integers(0, 28, (len(images), 1, 1))
+    rows = np.arange(28)[:, np.newaxis]
+    return np.where((rows >= starts) & (rows < starts + 6), 0, images).astype(np.uint8)
+
+
+def custom_parts() -> dict[str, Any]:
+    """Return a network, an optimizer and an augmentation."""
+    decay = keras.optimizers.schedules.CosineDecay(0.1, 80)
+    optimizer = keras.optimizers.SGD(decay, momentum=0.9, nesterov=True)
+    return {"network": residual_network, "optimizer": optimizer, "augment": erase}
+
+
+def train(folder: Path, dataset: Dataset, is_custom: bool) -> None:
     """Start a run, or resume it."""
+    parts = custom_parts() if is_custom else {}
     if (folder / "config.json").exists():
-        training.resume(folder, dataset=dataset)
+        training.resume(folder, dataset=dataset, **parts)
     else:
-        training.train(CONFIG, dataset=dataset, folder=folder)
+        training.train(CONFIG, dataset=dataset, folder=folder, **parts)
 
 
 class Fault:
@@ -128,7 +158,7 @@ def main() -> None:
             if fault := request.get("fault"):
                 Fault(*fault)
             try:
-                train(Path(request["run"]), dataset)
+                train(Path(request["run"]), dataset, request.get("is_custom", False))
             except BaseException as error:
                 os.write(2, repr(error).encode())
                 os._exit(1)

@@ -16,6 +16,7 @@ from fmnist.runs.run import open_run
 log = logging.getLogger(__name__)
 
 NUM_KILLS = 25
+NUM_CUSTOM_KILLS = 10
 FILES = (
     "config.json", "environment.json", "checkpoint-0001", "weights.safetensors", "checkpoint-0003", "history.csv",
     "curves.png", "model.onnx", "manifest.json",
@@ -55,8 +56,12 @@ def trainer(small_folder):
 @pytest.fixture(scope="module")
 def reference(trainer, tmp_path_factory):
     """The content of a run that was not killed, and its duration in seconds."""
-    folder = tmp_path_factory.mktemp("reference") / "run"
-    result = trainer.train(folder)
+    return train_undisturbed(trainer, tmp_path_factory.mktemp("reference") / "run")
+
+
+def train_undisturbed(trainer: Trainer, folder: Path, **options) -> tuple[dict, float]:
+    """Train without a kill. Return the content of the run and its duration in seconds."""
+    result = trainer.train(folder, **options)
     assert result["status"] == 0
     return content(folder), result["seconds"]
 
@@ -81,18 +86,31 @@ def test_run_killed_once_has_the_same_result(trainer, reference, tmp_path):
 
 @pytest.mark.slow
 def test_run_killed_at_random_times_has_the_same_result(trainer, reference, tmp_path):
+    kill_at_random_times(trainer, reference, tmp_path, NUM_KILLS)
+
+
+@pytest.mark.slow
+def test_own_network_killed_at_random_times_has_the_same_result(trainer, tmp_path):
+    reference = train_undisturbed(trainer, tmp_path / "reference", is_custom=True)
+    kill_at_random_times(trainer, reference, tmp_path, NUM_CUSTOM_KILLS, is_custom=True)
+
+
+def kill_at_random_times(
+    trainer: Trainer, reference: tuple[dict, float], tmp_path: Path, max_kills: int, **options
+) -> None:
+    """Kill, resume and compare, until there were so many kills."""
     expected, seconds = reference
     seed = secrets.randbelow(2**32)
     log.warning("times drawn with seed %d, up to %.1f s", seed, seconds)
     times = random.Random(seed)
     num_kills = num_runs = 0
-    while num_kills < NUM_KILLS:
+    while num_kills < max_kills:
         num_runs += 1
         folder = tmp_path / f"run{num_runs}"
-        while trainer.train(folder, after=times.uniform(0, 0.9 * seconds))["status"] == KILLED:
+        while trainer.train(folder, after=times.uniform(0, 0.9 * seconds), **options)["status"] == KILLED:
             num_kills += 1
-            if num_kills >= NUM_KILLS:
-                trainer.train(folder)
+            if num_kills >= max_kills:
+                trainer.train(folder, **options)
                 break
         assert content(folder) == expected, f"seed {seed}, kill {num_kills}"
     log.warning("%d kills in %d runs", num_kills, num_runs)
