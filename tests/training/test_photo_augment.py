@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 import fmnist
 from fmnist.config import IMAGE_SIZE
 from fmnist.data.dataset import CLASS_NAMES
+from fmnist.data.photos import PhotoSet
 from fmnist.models import networks
 from fmnist.runs.run import open_run
 from fmnist.training.epochs import EpochSampler, one_hot
-from fmnist.training.photo_augment import AUGMENT_PROBABILITY, FRAGMENT_PROBABILITY, augment_as_photos
+from fmnist.training.photo_augment import (
+    AUGMENT_PROBABILITY,
+    FRAGMENT_PROBABILITY,
+    NEGATIVE_PROBABILITY,
+    NOISE_PROBABILITY,
+    augment_as_photos,
+)
+from fmnist.training.photo_batches import classes_with_photos
 
 OTHER_CLASS_NAMES = tuple(f"class {number}" for number in range(10))
 SHOES = [5, 7, 9]
@@ -130,7 +138,9 @@ def test_photo_augmentation_can_be_turned_off(small):
     labels = one_hot(small.train_labels, 10)
 
     def changed_fractions(photo_augmentation):
-        config = fmnist.Config.from_preset("photo", flip=False, shift=0, photo_augmentation=photo_augmentation)
+        config = fmnist.Config.from_preset(
+            "photo", flip=False, shift=0, cutmix=0.0, photo_augmentation=photo_augmentation
+        )
         sampler = EpochSampler(small.train_images, labels, small.class_names, config)
         sampler.set_model(networks.textbook(10, random.Random(0)))
         sampler.on_epoch_begin(0)
@@ -185,3 +195,37 @@ def test_negatives_and_fragments_are_none_of_the_classes_where_there_is_a_column
     assert 0.005 < is_negative.mean() < 0.04
     assert is_none.mean() > is_negative.mean()  # fragments
     assert set(np.unique(new_labels)) == {0, 1}
+
+
+def test_classes_that_have_photos_of_their_own_are_not_imitated(originals):
+    images, labels = originals
+    has_photos = np.isin(np.arange(10), [0, 1, 2, 3, 4, 6])
+    found, new_labels = augment_as_photos(images, labels, CLASS_NAMES, seed=1, epoch=0, has_photos=has_photos)
+    changed = is_changed(found, images)
+    is_covered = has_photos[labels.argmax(axis=1)]
+    assert not changed[is_covered].any()
+    assert changed[~is_covered].mean() == pytest.approx(AUGMENT_PROBABILITY, abs=0.1)
+    assert (new_labels == labels).all()
+
+
+def test_a_column_for_none_gets_negatives_and_noise(originals):
+    images, labels = originals
+    images, labels = np.tile(images, (10, 1, 1)), np.tile(labels, (10, 1))
+    with_none = np.column_stack([labels, np.zeros(len(labels), np.float32)])
+    found, new_labels = augment_as_photos(images, with_none, CLASS_NAMES, seed=1, epoch=0, has_photos=np.ones(10, bool))
+    is_none = new_labels[:, -1] == 1
+    is_negative = (found == 255 - images).all(axis=(1, 2))
+    assert is_negative.mean() == pytest.approx(NEGATIVE_PROBABILITY, abs=0.01)
+    assert (is_none & ~is_negative).mean() == pytest.approx(NOISE_PROBABILITY, abs=0.005)
+    assert is_none[is_negative].all()
+    assert new_labels.sum(axis=1) == pytest.approx(1)
+    noise = found[is_none & ~is_negative].astype(float)
+    assert (noise.std(axis=(1, 2)) > 0).mean() > 0.9
+    assert np.corrcoef(noise[:, :, :-1].ravel(), noise[:, :, 1:].ravel())[0, 1] < 0.9
+
+
+def test_classes_with_photos_are_those_of_a_single_class():
+    accepted = np.zeros((3, 10), bool)
+    accepted[0, 3] = accepted[1, [5, 7, 9]] = True
+    photos = PhotoSet(np.zeros((3, 28, 28), np.uint8), accepted, np.array(["a"] * 3), np.zeros(3, bool), "0" * 64)
+    assert np.flatnonzero(classes_with_photos(photos)).tolist() == [3]

@@ -37,7 +37,14 @@ def photos_path(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(photos_path, small_folder):
     return fmnist.Config.from_preset(
-        "photo", epochs=2, batch_size=64, photos=str(photos_path), data=str(small_folder), precision="float32"
+        "photo",
+        epochs=2,
+        batch_size=64,
+        hard_example_fraction=1.0,
+        cutmix=0.0,
+        photos=str(photos_path),
+        data=str(small_folder),
+        precision="float32",
     )
 
 
