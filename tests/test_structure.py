@@ -26,6 +26,7 @@ PUBLIC_NAMES = [
     "load_model",
     "open_run",
     "resume",
+    "score",
     "train",
 ]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fmnist.data.dataset import Dataset, load
     from fmnist.errors import FmnistError, errors_as_text
     from fmnist.evaluation.evaluate import evaluate
+    from fmnist.evaluation.score import score
     from fmnist.inference.classifier import Classifier
     from fmnist.models.weights import load_model
     from fmnist.runs.run import Run, open_run
@@ -35,6 +36,7 @@ _MODULES = {
     "load_model": "fmnist.models.weights",
     "open_run": "fmnist.runs.run",
     "resume": "fmnist.training.train",
+    "score": "fmnist.evaluation.score",
     "train": "fmnist.training.train",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "load_model",
     "open_run",
     "resume",
+    "score",
     "train",
 ]
 

@@ -1,18 +1,13 @@
-"""The commands to learn with: data, explore, train, evaluate."""
+"""The commands data and explore."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fmnist.cli.options import AsJson, DataFolder, Debug, find_run
+from fmnist.cli.options import AsJson, DataFolder, Debug
 from fmnist.cli.terminal import console_for, print_json, stderr_console
 from fmnist.errors import FmnistError, one_line
-
-if TYPE_CHECKING:
-    pass
-
-DEFAULT_PRESET = "fast"
 
 
 def data(
@@ -84,32 +79,3 @@ def explore(
         names = ", ".join(f"{number} {name}" for name, number in numbers.items())
         console.print(f"No installed font has all names, so the figures have numbers: {names}", soft_wrap=True)
     print_json(as_json, {**summary, "figures": [str(path) for path in figures]})
-
-
-def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a finished run.", show_default="the newest")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Draws the two random test images.", show_default="random")
-    ] = None,
-    data: DataFolder = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Evaluate a run on all test images and write its report."""
-    from fmnist.cli import tables
-    from fmnist.evaluation.evaluate import evaluate_and_save
-
-    chosen = find_run(run)
-    evaluation, problem = evaluate_and_save(chosen, seed, dataset=chosen.load_data(data) if data else None)
-    console = console_for(as_json)
-    console.print(tables.scores_table(f"{chosen.folder} on {evaluation['num_images']:,} test images", evaluation))
-    console.print("Keras' values differ because Keras counts every probability above 0.5, over all classes at once.")
-    console.print(tables.class_scores_table(evaluation))
-    console.print(tables.confusion_table(evaluation, console.width))
-    for sample in evaluation["samples"]:
-        console.print(tables.sample_sentence(sample), highlight=False)
-    if not problem:
-        console.print(f"Report: {chosen.folder / 'report.html'}", soft_wrap=True)
-    print_json(as_json, evaluation)
-    if problem:
-        raise FmnistError(f"the evaluation is not saved: {problem}")

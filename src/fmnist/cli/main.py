@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fmnist.cli import learn, train, use
+from fmnist.cli import learn, use
+from fmnist.cli.evaluate import evaluate
 from fmnist.cli.terminal import print_error, show_log
+from fmnist.cli.train import train
 from fmnist.errors import FmnistError, one_line
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Learn": (learn.data, learn.explore, train.train, learn.evaluate),
+    "Learn": (learn.data, learn.explore, train, evaluate),
     "Use": (use.predict, use.demo, use.adapt, use.export, use.doctor),
 }
 """The commands, in the groups of `fmnist --help`."""

@@ -53,6 +53,24 @@ def scores_table(title: str, evaluation: dict[str, Any]) -> Table:
     return table(title, ["", ""], rows)
 
 
+def model_table(title: str, result: dict[str, Any]) -> Table:
+    """Build the table of the overall scores of a model of anybody, from what `score` returns."""
+    low, high = result["accuracy_interval_95"]
+    rows = [
+        ["accuracy", f"{result['accuracy']:.2%}"],
+        ["95 % interval", f"{low:.2%} to {high:.2%}"],
+        [
+            "precision, recall, F1 (macro)",
+            ", ".join(f"{result[name]:.2%}" for name in ("precision_macro", "recall_macro", "f1_macro")),
+        ],
+        ["images per second", f"{result['images_per_second']:,.0f} on {result['threads']} threads"],
+    ]
+    for title_of_row, name in (("expected calibration error", "ece"), ("with the temperature", "ece_calibrated")):
+        rows += [[title_of_row, f"{result[name]:.2%}"]] if result[name] is not None else []
+    rows += [["bytes", f"{result['bytes']:,}"]] if result["bytes"] is not None else []
+    return table(title, ["", ""], rows)
+
+
 def class_scores_table(evaluation: dict[str, Any]) -> Table:
     """Build the table of the scores of each class of an evaluation."""
     rows = [

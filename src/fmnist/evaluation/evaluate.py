@@ -80,13 +80,13 @@ def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> tuple[dict[str, A
         "run": str(run.folder),
         **classification_metrics(probabilities, labels, classifier.class_names),
         "accuracy_single_view": float((single_view.argmax(axis=1) == labels).mean()),
-        "samples": _records(draw_samples(len(labels), seed), probabilities, dataset),
+        "samples": describe_predictions(draw_samples(len(labels), seed), probabilities, dataset),
         "samples_seed": seed,
-        "mistakes": _records(mistakes[:NUM_MISTAKES], probabilities, dataset),
+        "mistakes": describe_predictions(mistakes[:NUM_MISTAKES], probabilities, dataset),
         "class_names": list(classifier.class_names),
     }
     class_mistakes = {
-        int(label): _records(mistakes[labels[mistakes] == label][:NUM_MISTAKES], probabilities, dataset)
+        int(label): describe_predictions(mistakes[labels[mistakes] == label][:NUM_MISTAKES], probabilities, dataset)
         for label in np.unique(labels[mistakes])
     }
     shown = mistakes[:NUM_MISTAKES]
@@ -129,7 +129,7 @@ def find_mistakes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return wrong[np.argsort(-confidence[wrong], kind="stable")]
 
 
-def _records(indices: np.ndarray, probabilities: np.ndarray, dataset: Dataset) -> list[dict[str, Any]]:
+def describe_predictions(indices: np.ndarray, probabilities: np.ndarray, dataset: Dataset) -> list[dict[str, Any]]:
     """Describe the predictions for some test images with plain values."""
     return [
         {

@@ -38,12 +38,16 @@ REFUSED_FIELDS = {
 STANDARD_DOMAINS = {b"", b"ai.onnx"}
 
 
-def check_graph(content: bytes, name: str) -> None:
+EXPORT_HINT = "`fmnist export` writes one"
+
+
+def check_graph(content: bytes, name: str, hint: str = EXPORT_HINT) -> None:
     """Check that an ONNX file has no external data, only nodes and tensors, and only standard operators.
 
     Args:
         content: the ONNX file.
         name: the model's name for the error message.
+        hint: what to do, for the error message.
 
     Raises:
         FmnistError: if the file contains anything else, or is not an ONNX file.
@@ -51,13 +55,9 @@ def check_graph(content: bytes, name: str) -> None:
     try:
         _check_message(memoryview(content), "model")
     except _RefusedError as error:
-        raise FmnistError(
-            f"the graph of {name} contains {error}; expected a plain graph, as `fmnist export` writes it"
-        ) from error
+        raise FmnistError(f"the graph of {name} contains {error}; expected a plain graph; {hint}") from error
     except (IndexError, ValueError) as error:
-        raise FmnistError(
-            f"the graph of {name} is damaged or not an ONNX file; `fmnist export` writes a new one"
-        ) from error
+        raise FmnistError(f"the graph of {name} is damaged or not an ONNX file; {hint}") from error
 
 
 class _RefusedError(Exception):

@@ -8,7 +8,7 @@ it to 0. A program that imports onnxruntime before fmnist makes its own choice.
 import os
 
 from fmnist.errors import FmnistError, one_line
-from fmnist.inference.onnx_check import check_graph
+from fmnist.inference.onnx_check import EXPORT_HINT, check_graph
 from fmnist.runs.environment import has_vnni, num_cpus
 
 _NAME = "ORT_DISABLE_TELEMETRY"
@@ -23,17 +23,18 @@ finally:
 __all__ = ["onnxruntime", "open_session", "session_options"]
 
 
-def open_session(content: bytes, name: str) -> "onnxruntime.InferenceSession":
+def open_session(content: bytes, name: str, hint: str = EXPORT_HINT) -> "onnxruntime.InferenceSession":
     """Open a graph.
 
     Args:
         content: the content of the ONNX file.
         name: the model's name for error messages.
+        hint: what to do if the graph cannot be opened, for error messages.
 
     Raises:
         FmnistError: if the graph is damaged or not safe to open.
     """
-    check_graph(content, name)
+    check_graph(content, name, hint)
     try:
         return onnxruntime.InferenceSession(content, session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:
