@@ -12,7 +12,6 @@ from fmnist.cli.options import AsJson, DataFolder, Debug, find_run
 from fmnist.cli.terminal import console_for, print_json
 from fmnist.errors import FmnistError, quote
 from fmnist.imports import import_function
-from fmnist.inference.input_format import LAYOUTS, SCALINGS
 
 NUM_MISTAKES = 3
 """Mistakes of a model that are printed."""
@@ -33,11 +32,11 @@ def evaluate(
     ] = None,
     scaling: Annotated[
         str | None,
-        typer.Option(help=f"Pixels that --model takes: {', '.join(SCALINGS)}.", show_default="found out"),
+        typer.Option(help="Pixels that --model takes, as 0..1, -1..1 or mnist.", show_default="found out"),
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help=f"Shape of an image that --model takes: {', '.join(LAYOUTS)}.", show_default="found out"),
+        typer.Option(help="Shape of an image that --model takes, as 1x28x28 or 784.", show_default="found out"),
     ] = None,
     class_order: Annotated[
         str | None,
@@ -58,18 +57,13 @@ def evaluate(
     if model is None:
         for option, value in (("--scaling", scaling), ("--layout", layout), ("--class-order", class_order)):
             if value is not None:
-                raise typer.BadParameter("only with --model: a run records it", param_hint=f"'{option}'")
+                raise typer.BadParameter("only with --model: a run has it on record", param_hint=f"'{option}'")
         evaluate_run(run, seed, data, as_json)
         return
-    if run is not None or seed is not None:
-        raise typer.BadParameter(
-            f"omit it for {'the run' if run is not None else 'a model'}: "
-            f"{'either RUN or --model is evaluated' if run is not None else '--seed is for the report of a run'}",
-            param_hint="'--model'" if run is not None else "'--seed'",
-        )
-    for option, value, known in (("--scaling", scaling, SCALINGS), ("--layout", layout, LAYOUTS)):
-        if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=f"'{option}'")
+    if run is not None:
+        raise typer.BadParameter("either a run is evaluated or --model; omit one of them", param_hint="'--model'")
+    if seed is not None:
+        raise typer.BadParameter("not with --model: it is for the report of a run", param_hint="'--seed'")
     score_model(model, data, scaling, layout, parse_indices(class_order), as_json)
 
 

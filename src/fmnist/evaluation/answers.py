@@ -17,8 +17,9 @@ SUM_TOLERANCE = 0.01
 NEGATIVE_TOLERANCE = 1e-6
 MIN_PROBABILITY = 1e-7
 """Smaller probabilities count as this one where a logarithm is taken."""
+MIN_FITTING = 0.5
 MIN_GAIN = 0.3
-"""A class is taken to be in another column if that makes so much more of its images right, as a fraction."""
+"""Classes are taken to be in other columns if so many of their images are right then, and so many more. Fractions."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def check_order(
         return
     predicted, true = answers.predicted[is_of_changed], labels[is_of_changed]
     before, after = float((predicted == true).mean()), float((order[predicted] == true).mean())
-    if after - before > MIN_GAIN:
+    if after > MIN_FITTING and after - before > MIN_GAIN:
         fitting = order[class_order]
         thing = "labels" if answers.kind == "labels" else "columns"
         raise FmnistError(
