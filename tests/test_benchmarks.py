@@ -1,15 +1,19 @@
 """Every benchmark in its smallest form."""
 
+import dataclasses
 import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from sklearn.exceptions import ConvergenceWarning
 
 import fmnist
 from fmnist.models.networks import build_network
@@ -223,7 +227,7 @@ def test_matrix_products_are_timed_in_both_precisions(precision, monkeypatch):
 
 
 def test_every_kept_result_has_commit_and_versions():
-    results = list((BENCHMARKS / "results").glob("*.json"))
+    results = list((BENCHMARKS / "results").rglob("*.json"))
     assert results
     for path in results:
         result = json.loads(path.read_text())
@@ -243,3 +247,80 @@ def test_serving(small_run, tmp_path):
     assert (result["wrong"], result["failures"], result["pictures"]) == (0, 0, 20)
     assert result["latency_ms_p50"] <= result["latency_ms_p95"]
     assert 50 < result["memory_mb"]["end"] <= result["memory_mb_peak"]
+
+
+def test_leaderboard(small_folder, tmp_path, monkeypatch):
+    """Trained and scored on a subset; then the page is built from that result and those of the presets."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(BENCHMARKS.parent / "scripts")
+    import build_leaderboard
+    import leaderboard
+
+    arguments = ["logistic-regression", "--data", small_folder, "--out", tmp_path / "leaderboard"]
+    monkeypatch.setattr(sys, "argv", ["leaderboard.py", *map(str, arguments)])
+    with pytest.warns(ConvergenceWarning):
+        leaderboard.main()
+    path = tmp_path / "leaderboard" / "logistic-regression.json"
+    result = json.loads(path.read_text())
+    assert (result["title"], result["parameters"], result["n"]) == ("scikit-learn LogisticRegression", 7_850, 1)
+    assert result["command"] == "python benchmarks/leaderboard.py logistic-regression"
+    assert result["score"]["num_images"] == 200
+    assert result["score"]["accuracy"] > 0.7
+    assert result["textbook_epochs"] == pytest.approx(
+        result["train_seconds"] / min(result["textbook_epoch_seconds_all"])
+    )
+    assert result["commit"]
+    assert result["processor"]
+
+    with pytest.raises(SystemExit, match="is a result on other data than Fashion-MNIST"):
+        build_leaderboard.read_results(tmp_path)
+    for number in range(10):
+        changed = {**result, "is_fashion_mnist": True, "title": f"model {number}", "epochs_changed": number == 9}
+        changed["score"] = {**result["score"], "accuracy": 0.8 + number / 100}
+        path.with_name(f"{number}.json").write_text(json.dumps(changed))
+    path.unlink()
+    shutil.copy(BENCHMARKS / "results" / "time_to_accuracy.json", tmp_path)
+    rows = build_leaderboard.read_results(tmp_path)
+    page = build_leaderboard.build_page(rows)
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| fmnist, preset `fast`", "| model 9, None epochs", *(f"| model {number}" for number in range(8, 0, -1))
+    ]  # fmt: skip
+    assert " | 94.07 % | 93.59 to 94.52 | 10 | 247,308 | 5.5 | `fmnist train --preset fast --full` |" in lines[0]
+    assert "at most 10 rows: model 0 (80.00 %)." in page
+
+
+def test_leaderboard_is_built_from_the_kept_results(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS.parent / "scripts")
+    import build_leaderboard
+
+    page = build_leaderboard.build_page(build_leaderboard.read_results(build_leaderboard.RESULTS))
+    assert build_leaderboard.PAGE.read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("keras-convnet", 34_826), ("tensorflow-dense", 101_770), ("pytorch-mlp", 669_706), ("resnet20", 270_810)],
+)
+def test_networks_of_the_leaderboard_have_the_published_size(name, parameters, small, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import leaderboard
+
+    chosen = np.arange(0, 1_200, 40)
+    few = dataclasses.replace(small, train_images=small.train_images[chosen], train_labels=small.train_labels[chosen])
+    trained = leaderboard.ENTRIES[name].train(few, 1, 0)
+    assert (trained.parameters, trained.epochs) == (parameters, 1)
+    assert trained.predict(small.test_images[:7]).shape == (7, 10)
+
+
+def test_augmentation_of_the_leaderboard_cuts_and_mirrors(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from leaderboard import augment
+
+    image = np.zeros((28, 28), np.uint8)
+    image[14, 5] = 9
+    images = augment(np.repeat(image[None], 500, axis=0), np.random.default_rng(0))
+    _, rows, columns = np.nonzero(images)
+    assert len(rows) == 500
+    assert {*rows} == {*range(10, 19)}
+    assert {*columns} == {*range(1, 10), *range(18, 27)}

@@ -17,7 +17,10 @@ from fmnist.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
-PAGES = [f"docs/{name}.md" for name in ("adapt", "demo", "install", "results", "resuming", "run-folder")]
+PAGES = [
+    f"docs/{name}.md"
+    for name in ("adapt", "demo", "install", "leaderboard", "results", "resuming", "run-folder", "scoring")
+]
 GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 DOCUMENTS = [*GUIDES, "CHANGELOG.md", "MODEL_CARD.md", "docs/log.md"]
 MAX_README_LINES = 130

@@ -100,9 +100,9 @@ def score_model(
     from fmnist.data.dataset import load
     from fmnist.evaluation.score import score
 
-    path = Path(model)
-    if path.is_dir():
-        raise FmnistError(f"{model} is a folder; `fmnist evaluate {quote(path)}` evaluates a run")
+    path = folder = Path(model)
+    if folder.is_dir():
+        raise FmnistError(f"{model} is a folder; `fmnist evaluate {quote(folder)}` evaluates a run")
     if path.is_file() and path.suffix != ".onnx":
         raise FmnistError(
             f"{model} is no ONNX file by its name; expected FILE.onnx, or a function that loads the model: "
