@@ -179,6 +179,20 @@ def test_keras_model_from_minus_one_to_one(dataset):
         fmnist.score(network, dataset)
 
 
+def test_function_that_is_better_in_another_layout_is_refused(dataset):
+    """As a Keras model that takes (n, 28, 28) once: better than chance from 0 to 255, but good from 0 to 1 only."""
+
+    def predict(images):
+        if images.dtype == np.uint8:
+            return np.where(images.mean(axis=(1, 2)) > 100, 4, labels_of(images))
+        if images.ndim == 3:
+            raise ValueError("expected 4 axes")
+        return labels_of(255 * images)
+
+    with pytest.raises(FmnistError, match=r"right about 80% .* 100% with float32 .* layout='28x28x1'"):
+        fmnist.score(predict, dataset)
+
+
 @pytest.mark.parametrize(
     ("layout", "dtype", "scaling"),
     [
@@ -304,17 +318,17 @@ WRONG = {
     ),
     "sigmoid": (lambda images: np.full((len(images), 5), 0.4), "in rows that sum to 2 to 2; expected probabilities"),
     "percent": (lambda images: 100 * probabilities_of(images), "in rows that sum to 100 to 100"),
-    "classes": (lambda images: np.ones((len(images), 6)), "shape (500, 6); expected (n, 5) probabilities or logits"),
+    "classes": (lambda images: np.ones((len(images), 6)), "shape (100, 6); expected (n, 5) probabilities or logits"),
     "column": (lambda images: np.full((len(images), 1), 0.5), "one number for each image, as 0.5; expected class"),
-    "axes": (lambda images: np.ones((len(images), 5, 1)), "shape (500, 5, 1); expected (n, 5)"),
-    "number": (lambda images: 3, "returns an array of shape () for 500 images"),
-    "half": (lambda images: probabilities_of(images)[::2], "returns an array of shape (250, 5) for 500 images"),
+    "axes": (lambda images: np.ones((len(images), 5, 1)), "shape (100, 5, 1); expected (n, 5)"),
+    "number": (lambda images: 3, "returns an array of shape () for 100 images"),
+    "half": (lambda images: probabilities_of(images)[::2], "returns an array of shape (50, 5) for 100 images"),
     "none": (lambda images: None, "returns the dtype object; expected an array of probabilities"),
     "text": (lambda images: np.array(NAMES)[labels_of(images)], "returns text; expected an array"),
     "ragged": (lambda images: [[1, 2], [3]], "returns a value of type list, which is no array"),
     "from one": (lambda images: labels_of(images) + 1, "returns labels from 1 to 5; expected class indices from 0"),
     "too high": (lambda images: labels_of(images) + 7, "returns the label 11; expected class indices from 0 to 4"),
-    "raises": (raise_error, "raise_error fails on images of shape (500, 28, 28), uint8 from 5 to 225: RuntimeError"),
+    "raises": (raise_error, "raise_error fails on images of shape (100, 28, 28), uint8 from 5 to 225: RuntimeError"),
 }  # fmt: skip
 
 

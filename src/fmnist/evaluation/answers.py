@@ -51,11 +51,9 @@ class Answers:
         """(n,) class indices."""
         return self.values if self.kind == "labels" else self.values.argmax(axis=1)
 
-    def log_probabilities(self) -> np.ndarray | None:
-        """Return natural logarithms, (n, classes), up to a constant for each image. None for labels."""
-        if self.kind == "probabilities":
-            return np.log(np.maximum(self.values, MIN_PROBABILITY))
-        return self.values if self.kind == "logits" else None
+    def log_probabilities(self) -> np.ndarray:
+        """Return natural logarithms, (n, classes), up to a constant for each image. Not for labels."""
+        return np.log(np.maximum(self.values, MIN_PROBABILITY)) if self.kind == "probabilities" else self.values
 
     def reordered(self, class_order: np.ndarray) -> "Answers":
         """Return the answers of a model whose k-th column or label means the class `class_order[k]`."""
@@ -150,10 +148,10 @@ def read_answers(results: np.ndarray, class_names: tuple[str, ...], name: str, k
     if is_labels:
         found = Answers("labels", _read_labels(results.reshape(-1), num_classes, name))
     else:
-        found = _read_rows(results.astype(np.float64), name)
+        values = results.astype(np.float64)
+        # A few rows of logits can look like probabilities.
+        found = Answers(kind, values) if kind == "logits" else _read_rows(values, name)
     if kind not in {None, found.kind}:
-        if kind == "logits" and found.kind == "probabilities":  # few rows can look like it
-            return Answers(kind, found.values)
         raise FmnistError(f"{name} returns {found.kind}, but {kind} for training images; expected the same for all")
     return found
 

@@ -11,18 +11,22 @@ from fmnist.evaluation.answers import Answers, Model, best_order, compute_result
 from fmnist.inference.input_format import InputFormat
 from fmnist.metrics import cross_entropy
 
-NUM_TRIED = 500
-"""Training images for which each format is tried, at least."""
-NUM_TRIED_PER_CLASS = 30
-NUM_COMPARED = 3_000
-"""Training images for which the best formats are compared again."""
+ROUNDS = ((100, 0.15), (500, 0.05), (3_000, 0.02))
+"""Training images of each round, and the difference in accuracy from the best within which a format is tried again with
+more: at least three standard errors."""
+MIN_IMAGES = 500
+"""Images of the last round, at least: the order of the classes is found by them."""
+CLASSES_OF_ROUNDS = 10
+"""With more classes, there are as many more images."""
 MARGIN = 0.02
-"""Difference in accuracy within which formats are compared again, or the one that the model should take is kept."""
+"""Difference in accuracy within which the format that a model should take is kept, and other formats are named."""
+TIE = 0.005
+"""Difference in accuracy that counts as none: less than the standard error of 3,000 images."""
 MIN_SKILL = 0.2
 """How far an accuracy has to be from that of the most frequent class, on the way to 1, to be better than chance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """The answers of a model for training images in one format."""
 
@@ -53,7 +57,7 @@ class FoundFormat:
 
 
 def find_format(model: Model, dataset: Dataset, scaling: str | None, layout: str | None) -> FoundFormat:
-    """Find the format in which a model is right about most training images; among equals, with the lowest loss.
+    """Find the format in which a model is right about most training images; among about equals, the lowest loss.
 
     Args:
         model: the model.
@@ -71,32 +75,31 @@ def find_format(model: Model, dataset: Dataset, scaling: str | None, layout: str
             f"{model.name} cannot take images with scaling {scaling or 'any'} and layout {layout or 'any'}; possible: "
             f"{'; '.join(map(str, model.formats))}"
         )
-    images, labels = _training_images(dataset, max(NUM_TRIED, NUM_TRIED_PER_CLASS * len(dataset.class_names)))
-    trials: list[Trial] = []
-    for each in dict.fromkeys(form.layout for form in formats):
-        trials += [_try(model, form, images, labels, dataset) for form in formats if form.layout == each]
-        if any(_is_skilled(trial, labels) for trial in trials):
+    has_contract = model.has_contract and scaling is None and layout is None
+    factor = max(1, len(dataset.class_names) / CLASSES_OF_ROUNDS)
+    tried = formats
+    for number, margin in ROUNDS:
+        images, labels = _training_images(dataset, int(factor * number))
+        trials = [_try(model, form, images, labels, dataset) for form in tried]
+        ranked = _rank(trials)
+        if not ranked:
+            raise FmnistError(trials[0].problem)
+        close = _close_to_best(ranked, margin)
+        is_decided = has_contract and trials[0] in close and ranked[0].accuracy - trials[0].accuracy <= MARGIN
+        tried = [trial.input_format for trial in trials if trial in close or (has_contract and trial is trials[0])]
+        if number >= MIN_IMAGES and (len(close) == 1 or is_decided):
             break
-    ranked = _rank(trials)
-    if not ranked:
-        raise FmnistError(trials[0].problem)
-    is_skilled = _is_skilled(ranked[0], labels)
-    if model.has_contract and scaling is None and layout is None:
+    best, is_skilled = ranked[0], _is_skilled(ranked[0], labels)
+    if has_contract:
         best = _keep_contract(model, trials[0], ranked[0], is_skilled)
-        return FoundFormat(best, images, labels, [], len(trials), _is_skilled(best, labels))
-    if len(formats) > 1 and not is_skilled:
+    elif len(formats) > 1 and not is_skilled:
         raise FmnistError(
-            f"{model.name} is right about {ranked[0].accuracy:.0%} of {len(labels)} training images at best, which is "
-            f"little better than chance; tried: {'; '.join(str(trial.input_format) for trial in trials)}. A function "
-            "can convert the images to what the model takes: file.py:function"
+            f"{model.name} is right about {best.accuracy:.0%} of {len(labels)} training images at best, which is "
+            f"little better than chance; tried: {'; '.join(map(str, formats))}. A function can convert the images to "
+            "what the model takes: file.py:function"
         )
-    close = _close_to_best(ranked)
-    if len(close) > 1 and len(dataset.train_images) > len(images):
-        images, labels = _training_images(dataset, NUM_COMPARED)
-        close = _close_to_best(_rank([_try(model, trial.input_format, images, labels, dataset) for trial in close]))
-        if not close:
-            raise FmnistError(f"{model.name} returns wrong results for some of {len(images)} training images")
-    return FoundFormat(close[0], images, labels, close[1:], len(trials), is_skilled)
+    others = [] if has_contract else [trial for trial in _close_to_best(ranked, MARGIN) if trial is not best]
+    return FoundFormat(best, images, labels, others, len(formats), _is_skilled(best, labels))
 
 
 def _training_images(dataset: Dataset, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,24 +116,39 @@ def _try(model: Model, input_format: InputFormat, images: np.ndarray, labels: np
     except FmnistError as error:
         return Trial(input_format, None, one_line(error))
     ordered = answers.reordered(best_order(answers, labels, len(dataset.class_names)))
-    logarithms = ordered.log_probabilities()
     return Trial(
         input_format,
         answers,
         "",
         accuracy=float((ordered.predicted == labels).mean()),
-        cross_entropy=np.inf if logarithms is None else cross_entropy(logarithms, labels),
+        cross_entropy=np.inf if answers.kind == "labels" else cross_entropy(ordered.log_probabilities(), labels),
     )
 
 
 def _rank(trials: list[Trial]) -> list[Trial]:
-    """Return the trials without a problem, best first."""
-    valid = [trial for trial in trials if trial.answers]
-    return sorted(valid, key=lambda trial: (-trial.accuracy, trial.cross_entropy))
+    """Return the trials without a problem, those with the highest accuracy first; about equal ones by their loss.
+
+    Of trials with the same results, the first is returned: a function that reshapes images takes any layout.
+    """
+    distinct: list[Trial] = []
+    for trial in trials:
+        if trial.answers and not any(_have_same_results(trial, other) for other in distinct):
+            distinct.append(trial)
+    ranked = sorted(distinct, key=lambda trial: -trial.accuracy)
+    num_equals = sum(ranked[0].accuracy - trial.accuracy <= TIE for trial in ranked)
+    return sorted(ranked[:num_equals], key=lambda trial: trial.cross_entropy) + ranked[num_equals:]
 
 
-def _close_to_best(ranked: list[Trial]) -> list[Trial]:
-    return [trial for trial in ranked if ranked[0].accuracy - trial.accuracy <= MARGIN]
+def _have_same_results(first: Trial, second: Trial) -> bool:
+    assert first.answers
+    assert second.answers
+    return first.answers.kind == second.answers.kind and np.array_equal(first.answers.values, second.answers.values)
+
+
+def _close_to_best(ranked: list[Trial], margin: float) -> list[Trial]:
+    """Return the trials that are at most so much less accurate than the most accurate one."""
+    highest = max(trial.accuracy for trial in ranked)
+    return [trial for trial in ranked if highest - trial.accuracy <= margin]
 
 
 def _is_skilled(trial: Trial, labels: np.ndarray) -> bool:

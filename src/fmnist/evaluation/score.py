@@ -169,14 +169,12 @@ def _describe_input(found: FoundFormat) -> dict[str, Any]:
 
 
 def _probabilities(answers: Answers, temperature: float = 1.0) -> np.ndarray:
-    """Return (n, classes) probabilities; for labels 1 for the predicted class."""
+    """Return (n, classes) probabilities at a temperature. Not for labels."""
     from scipy.special import softmax
 
-    if answers.kind == "labels":
-        raise ValueError("labels have no probabilities")
     if answers.kind == "probabilities" and temperature == 1:
         return answers.values
-    return np.asarray(softmax(np.asarray(answers.log_probabilities()) / temperature, axis=1))
+    return np.asarray(softmax(answers.log_probabilities() / temperature, axis=1))
 
 
 def _measure(answers: Answers, dataset: Dataset) -> dict[str, Any]:
@@ -200,7 +198,7 @@ def _calibrate(
         log.warning("no temperature is fitted: %s", one_line(error))
         return nothing
     on_validation, _ = answer(split.val_images)
-    temperature = fit_temperature(np.asarray(on_validation.log_probabilities()), split.val_labels)
+    temperature = fit_temperature(on_validation.log_probabilities(), split.val_labels)
     bins = calibration_bins(_probabilities(answers, temperature), dataset.test_labels)
     return {
         "temperature": temperature,
