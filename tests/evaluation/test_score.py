@@ -454,6 +454,28 @@ def test_too_few_images_for_a_temperature(caplog):
     assert "no temperature is fitted: 30 training images are too few" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("scaling", "black", "white"),
+    [
+        ("0..255", 0, 255),
+        ("0..1", 0, 1),
+        ("-1..1", -1, 1),
+        ("fashion-mnist", -0.2860 / 0.3530, (1 - 0.2860) / 0.3530),
+        ("mnist", -0.1307 / 0.3081, (1 - 0.1307) / 0.3081),
+        ("255..0", 255, 0),
+        ("1..0", 1, 0),
+        ("1..-1", 1, -1),
+    ],
+)
+def test_scalings(scaling, black, white):
+    images = np.zeros((1, 28, 28), np.uint8)
+    images[0, 3] = 255
+    converted = InputFormat("1x28x28", scaling, "float32").convert(images)
+    assert converted.shape == (1, 1, 28, 28)
+    assert converted.dtype == np.float32
+    np.testing.assert_allclose(converted[0, 0, 3:5, 0], [white, black], rtol=1e-6)
+
+
 def test_per_image_scaling():
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     images[2] = 7
