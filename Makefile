@@ -20,7 +20,7 @@ run: .venv/.installed
 
 test: .venv/.installed-dev check
 	FMNIST_DATA= $(BIN)/fmnist data
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: .venv/.installed-dev
 	FMNIST_DATA= $(BIN)/fmnist data
