@@ -23,6 +23,7 @@ from fmnist.evaluation.evaluate import find_mistakes
 from fmnist.evaluation.occlusion import occlusion_maps
 from fmnist.evaluation.report import most_frequent_confusions, render_report, train_command
 from fmnist.runs.run import Run, open_run
+from fmnist.runs.schemas import CustomPart
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +302,27 @@ TRAIN_FAST = "fmnist train --preset fast --epochs 9 --seed 0"
         ({"data": "/my data"}, False, f"{TRAIN_FAST} --data '/my data'"),
         ({"data": "/my data", "flip": True}, False, f"{TRAIN_FAST} --data '/my data' --flip"),
         ({"data": "/my data", "class_weights": True}, False, f"{TRAIN_FAST} --data '/my data' --class-weights"),
+        (
+            {"optimizer": "sgd", "learning_rate": 0.05, "shift": 2},
+            True,
+            f"{TRAIN_FAST} --set optimizer=sgd --set learning_rate=0.05 --set shift=2",
+        ),
     ],
 )
 def test_train_command(changes, is_fashion_mnist, expected):
     config = Config.from_preset("fast", **changes).for_data(is_fashion_mnist)
     assert train_command(config, is_fashion_mnist) == expected
+
+
+OWN_NETWORK = CustomPart(part="network", name="my nets.py:small", sha256=None)
+OWN_OPTIMIZER = CustomPart(part="optimizer", name="keras:SGD", sha256=None)
+
+
+def test_train_command_of_own_parts():
+    config = replace(Config.from_preset("fast").for_data(True), network="custom", precision="float32")
+    assert train_command(config, True, [OWN_NETWORK]) == f"{TRAIN_FAST} --network 'my nets.py:small'"
+    code = train_command(replace(config, optimizer="custom"), True, [OWN_NETWORK, OWN_OPTIMIZER])
+    assert code.endswith("), network=small, optimizer=SGD)")
 
 
 def test_train_command_can_be_pasted_on_windows(monkeypatch):
@@ -314,7 +331,7 @@ def test_train_command_can_be_pasted_on_windows(monkeypatch):
     assert train_command(config, False) == rf'{TRAIN_FAST} --data "C:\my data"'
 
 
-@pytest.mark.parametrize("changes", [{"shift": 2}, {"preset": "my own"}])
+@pytest.mark.parametrize("changes", [{"network": "tiny"}, {"preset": "my own"}])
 def test_train_command_in_python_restores_the_configuration(changes):
     config = replace(Config.from_preset("fast").for_data(True), **changes)
     code = train_command(config, True)

@@ -2,10 +2,13 @@
 
 import base64
 import io
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
 from fmnist import curves, plots
@@ -14,7 +17,7 @@ from fmnist.data.dataset import Dataset
 from fmnist.errors import quote
 from fmnist.runs.history import History
 from fmnist.runs.run import Run
-from fmnist.runs.schemas import Environment, Manifest
+from fmnist.runs.schemas import CustomPart, Environment, Manifest
 
 Record = dict[str, Any]
 """A test image and its prediction: `index`, `true`, `predicted`, `probability`, `probabilities`."""
@@ -76,7 +79,7 @@ def render_report(
         max_class_mistakes=max(map(len, class_mistakes.values()), default=0),
         hardest=min(per_class, key=lambda row: row["f1"]),
         confusions=most_frequent_confusions(evaluation["confusion"], dataset.class_names),
-        train_command=train_command(run.config, dataset.is_fashion_mnist),
+        train_command=train_command(run.config, dataset.is_fashion_mnist, run.custom),
         evaluate_command=f"fmnist evaluate {quote(evaluation['run'])} --seed {evaluation['samples_seed']}",
     )
 
@@ -121,27 +124,43 @@ def most_frequent_confusions(
     return sorted(pairs, key=lambda pair: -pair[2])[:max_pairs]
 
 
-def train_command(config: Config, is_fashion_mnist: bool) -> str:
+def train_command(config: Config, is_fashion_mnist: bool, custom: Sequence[CustomPart] = ()) -> str:
     """Return the command that trains a configuration, or a line of Python if no command can express it.
 
     Args:
         config: of a run.
         is_fashion_mnist: whether its data is Fashion-MNIST, which decides what `fmnist train` does about mirroring.
+        custom: what is the user's own.
     """
-    names = ("seed", "epochs", "full", "data", "class_weights")
-    plain = {name: getattr(config, name) for name in names}
-    options = {"": {}, "--flip": {"flip": True}, "--no-flip": {"flip": False}}
-    flip_option = None
-    if config.preset in PRESETS:
-        for option, change in options.items():
-            if config == Config.from_preset(config.preset, **plain, **change).for_data(is_fashion_mnist):
-                flip_option = option
-                break
-    if flip_option is None:
-        return f"fmnist.train(fmnist.{config!r})"
+    names = {part.part: part.name for part in custom}
+    words = None if names.keys() - {"network"} else _train_words(config, is_fashion_mnist, names.get("network"))
+    if words:
+        return " ".join(map(quote, words))
+    parts = [f"{part}={name.rpartition(':')[2]}" for part, name in names.items()]
+    return f"fmnist.train({', '.join([f'fmnist.{config!r}', *parts])})"
+
+
+def _train_words(config: Config, is_fashion_mnist: bool, network: str | None) -> list[str] | None:
+    """Return the words of the command, or None if there is none."""
+    if config.preset not in PRESETS or "<locals>" in (network or ""):
+        return None
+    own = {"network": "custom", "precision": config.precision} if network else {}
+    plain = {name: getattr(config, name) for name in ("seed", "epochs", "full", "data", "class_weights")}
+    flips: dict[str, dict[str, bool]] = {"": {}, "--flip": {"flip": True}, "--no-flip": {"flip": False}}
+    bases = {
+        option: Config.from_preset(config.preset, **plain, **flip, **own).for_data(is_fashion_mnist)
+        for option, flip in flips.items()
+    }
+    option, base = next(pair for pair in bases.items() if pair[1].flip == config.flip)
+    different = [name for name in Config.__struct_fields__ if getattr(config, name) != getattr(base, name)]
+    changes = {name: getattr(config, name) for name in different if name not in {"network", "tta_views"}}
+    if replace(base, **changes) != config:
+        return None
     words = ["fmnist", "train", "--preset", config.preset, "--epochs", str(config.epochs), "--seed", str(config.seed)]
+    words += ["--network", network] if network else []
+    for name, value in changes.items():
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--full"] if config.full else []
     words += ["--data", config.data] if config.data else []
-    words += [flip_option] if flip_option else []
-    words += ["--class-weights"] if config.class_weights else []
-    return " ".join(map(quote, words))
+    words += [option] if option else []
+    return words + (["--class-weights"] if config.class_weights else [])
