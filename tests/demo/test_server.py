@@ -149,6 +149,7 @@ def test_model_is_described(port, classifier, manifest):
         "class_names": list(manifest.class_names),
         "temperature": manifest.temperature,
         "confidence_threshold": manifest.rejection_rule.threshold,
+        "photo_confidence_threshold": classifier.color.record.threshold,
         "sha256": manifest.sha256[INT8_FILE],
     }
     assert json.loads(send(port)[2]) == {"status": "ok"}
@@ -582,7 +583,8 @@ def test_command_serves_an_adapted_model(tmp_path):
             200,
             {
                 "name": "model", "class_names": ["dark", "light"], "temperature": record.temperature,
-                "confidence_threshold": record.threshold, "sha256": record.sha256,
+                "confidence_threshold": record.threshold, "photo_confidence_threshold": record.threshold,
+                "sha256": record.sha256,
             },
         )  # fmt: skip
         assert send(port, path="/v1/samples")[2] == b"[]"

@@ -167,3 +167,9 @@ def test_features_are_the_mean_over_the_views_and_their_mirror_images():
     np.testing.assert_allclose(network.features(np.flip(views, axis=2)), features, atol=1e-4)
     single = np.mean([network.features(view[np.newaxis]) for view in views], axis=0)
     np.testing.assert_allclose(single, features, atol=1e-4)
+
+
+def test_photos_have_a_threshold_of_their_own():
+    pretrained = fmnist.Classifier.load()
+    assert pretrained.photo_threshold == pretrained.color.record.threshold
+    assert pretrained.threshold == pretrained.rejection_rule.threshold

@@ -64,6 +64,7 @@ class Model(BaseModel):
     confidence_threshold: float | None = Field(
         description="Confidence from which a prediction is accepted; null without a rejection rule."
     )
+    photo_confidence_threshold: float | None = Field(description="The same for photos.")
     sha256: str = Field(description="SHA-256 of the model's ONNX graph.")
 
 

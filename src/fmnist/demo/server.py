@@ -125,6 +125,7 @@ def create_app(
             class_names=list(classifier.class_names),
             temperature=manifest.temperature,
             confidence_threshold=classifier.threshold,
+            photo_confidence_threshold=classifier.photo_threshold,
             sha256=classifier.sha256,
         )
 

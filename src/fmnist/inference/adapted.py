@@ -41,7 +41,7 @@ class AdaptedClassifier(Classifier):
         self.record = record
         self.class_names = record.class_names
         self.rejection_rule = None
-        self.threshold = record.threshold
+        self.threshold = self.photo_threshold = record.threshold
         self.name = name
         self.sha256 = record.sha256
         self.color = color

@@ -33,6 +33,7 @@ class Classifier:
         class_names: one name per class, in the order of the probabilities.
         rejection_rule: decides which predictions are accepted; None if the model has no such rule.
         threshold: lowest confidence that is accepted; None if any is.
+        photo_threshold: the same for photos.
         name: the model's name in predictions and error messages.
         sha256: of the ONNX graph.
     """
@@ -59,6 +60,7 @@ class Classifier:
         """
         self.rejection_rule = rejection_rule
         self.threshold = rejection_rule.threshold if rejection_rule else None
+        self.photo_threshold = color.record.threshold if color else self.threshold
         self.color = color
         self.name = name
         self.sha256 = sha256(onnx)
