@@ -76,7 +76,7 @@ class Config(Document, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1, le=MAX_EPOCHS)]
     batch_size: Annotated[int, Meta(ge=1, le=100_000)]
     optimizer: Literal[
-        "muon", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "nadam",
+        "muon", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam",
         "rmsprop", "sgd", "custom",
     ]  # fmt: skip
     learning_rate: Annotated[float, Meta(ge=0, le=1_000)]
