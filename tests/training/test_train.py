@@ -15,7 +15,7 @@ from fmnist.config import PRESETS
 from fmnist.data.dataset import evenly_spaced
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, sha256
-from fmnist.runs.run import create_run, open_run
+from fmnist.runs.run import open_run
 from fmnist.training import train as training
 
 
@@ -124,38 +124,6 @@ def test_a_finished_run_is_evaluated_with_suitable_arguments_only(small_run):
             fmnist.evaluate(small_run, **arguments)
 
 
-@pytest.mark.parametrize("callback", [keras.callbacks.LearningRateScheduler(abs), keras.callbacks.ReduceLROnPlateau()])
-def test_callbacks_that_set_a_scheduled_learning_rate_are_refused(callback, small, tmp_path):
-    config = fmnist.Config.from_preset("fast")
-    with pytest.raises(FmnistError, match=f"{type(callback).__name__} sets the learning rate, but that of fast decays"):
-        fmnist.train(config, [callback], dataset=small, folder=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-WRONG_CALLBACKS = {
-    "one": (
-        keras.callbacks.EarlyStopping(),
-        "callbacks is .* EarlyStopping; expected a list of .*: put it into a list",
-    ),
-    "nothing": (None, "callbacks is None; expected a list of Keras callbacks"),
-    "a class": ([keras.callbacks.EarlyStopping], r"the callback EarlyStopping is a class; expected .*EarlyStopping\("),
-    "a function": (
-        [print],
-        r"a callback is .*; expected a keras.callbacks.Callback, as keras.callbacks.LambdaCallback",
-    ),
-    "a name": (["EarlyStopping"], "a callback is a value of type str; expected a keras.callbacks.Callback"),
-    "moving averages": ([keras.callbacks.SwapEMAWeights()], "SwapEMAWeights needs an optimizer with use_ema=True"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_CALLBACKS)
-def test_what_is_no_suitable_callback_is_refused_before_anything_is_created(config, small, tmp_path, case):
-    callbacks, expected = WRONG_CALLBACKS[case]
-    with pytest.raises(FmnistError, match=expected):
-        fmnist.train(config, callbacks, dataset=small, folder=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
 def test_a_callback_that_fails_leaves_no_run_without_an_epoch(config, small, tmp_path, event):
     def fail(*_, **__):
@@ -171,12 +139,6 @@ def test_a_callback_that_fails_leaves_no_run_without_an_epoch(config, small, tmp
         assert open_run(tmp_path / "new").checkpoint_paths()
     else:
         assert [path.name for path in tmp_path.rglob("*")] == ["there"]
-
-
-def test_callbacks_are_also_checked_when_a_run_is_resumed(small, tmp_path):
-    run = create_run(PRESETS["fast"], tmp_path / "run")
-    with pytest.raises(FmnistError, match="LearningRateScheduler sets the learning rate"):
-        fmnist.resume(run, [keras.callbacks.LearningRateScheduler(abs)], dataset=small)
 
 
 @pytest.mark.parametrize(("verbose", "is_shown"), [(True, True), (False, False), (None, False)])

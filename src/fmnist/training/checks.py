@@ -47,12 +47,12 @@ def warn_of_learning_rate(config: Config) -> None:
 def check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback]) -> None:
     """Raise an `FmnistError` for what is no list of callbacks, and for callbacks that cannot work.
 
-    Those are callbacks that set the learning rate where a schedule does, and those that exchange the weights.
+    Those are callbacks that set the learning rate where a schedule does, those that exchange the weights, and those
+    that monitor validation where there is none.
     """
     if not isinstance(callbacks, list | tuple):
         hint = ": put it into a list" if isinstance(callbacks, keras.callbacks.Callback) else ""
         raise FmnistError(f"callbacks is {type_of(callbacks)}; expected a list of Keras callbacks{hint}")
-    setters = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
     for callback in callbacks:
         if isinstance(callback, type):
             raise FmnistError(
@@ -61,18 +61,38 @@ def check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback
         if not isinstance(callback, keras.callbacks.Callback):
             hint = ", as keras.callbacks.LambdaCallback(on_epoch_end=...)" if callable(callback) else ""
             raise FmnistError(f"a callback is {type_of(callback)}; expected a keras.callbacks.Callback{hint}")
-        if isinstance(callback, keras.callbacks.SwapEMAWeights):
-            raise FmnistError("SwapEMAWeights exchanges the weights while a run writes its checkpoint; omit it")
-        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.restore_best_weights:
-            raise FmnistError(
-                "EarlyStopping(restore_best_weights=True) changes the weights after the last checkpoint, and a run has "
-                "those of its last epoch; omit restore_best_weights"
-            )
-        if config.has_schedule and isinstance(callback, setters):
-            raise FmnistError(
-                f"{type(callback).__name__} sets the learning rate, but that of this run follows a schedule; omit the "
-                'callback, or train at a constant rate, as with optimizer="adam" or schedule="constant"'
-            )
+        if problem := _problem_of(callback, config):
+            raise FmnistError(f"{type(callback).__name__} {problem}")
+
+
+def _problem_of(callback: keras.callbacks.Callback, config: Config) -> str | None:
+    """Return why a callback cannot work with a configuration, and what to do. Returns None if it can."""
+    kinds = keras.callbacks
+    if isinstance(callback, kinds.SwapEMAWeights):
+        return "exchanges the weights while a run writes its checkpoint; omit it"
+    if isinstance(callback, kinds.BackupAndRestore):
+        return (
+            "replaces the weights by those of its own backup, but a run has checkpoints of its own; omit it, and "
+            "continue an interrupted run with fmnist.resume"
+        )
+    if isinstance(callback, kinds.EarlyStopping) and callback.restore_best_weights:
+        return (
+            "with restore_best_weights=True changes the weights after the last checkpoint, and a run has those of its "
+            "last epoch; omit restore_best_weights, and keep the best ones with ModelCheckpoint(save_best_only=True)"
+        )
+    if config.has_schedule and isinstance(callback, kinds.LearningRateScheduler | kinds.ReduceLROnPlateau):
+        return (
+            "sets the learning rate, but that of this run follows a schedule; omit the callback, or train at a "
+            'constant rate, as with optimizer="adam" or schedule="constant"'
+        )
+    monitor = str(getattr(callback, "monitor", ""))
+    is_used = not isinstance(callback, kinds.ModelCheckpoint) or callback.save_best_only
+    if config.full and monitor.startswith("val_") and is_used:
+        return (
+            f"monitors {monitor}, but a run on all images (full) has no validation; monitor "
+            f"{monitor.removeprefix('val_')}, or omit full"
+        )
+    return None
 
 
 def refuse_without_weights(run: Run) -> None:
