@@ -16,6 +16,7 @@ PUBLIC_NAMES = [
     "Classifier",
     "Config",
     "Dataset",
+    "FmnistClassifier",
     "FmnistError",
     "LiveCurves",
     "Run",

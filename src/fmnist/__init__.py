@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fmnist.inference.classifier import Classifier
     from fmnist.models.weights import load_model
     from fmnist.runs.run import Run, open_run
+    from fmnist.training.estimator import FmnistClassifier
     from fmnist.training.progress import LiveCurves
     from fmnist.training.train import resume, train
 
@@ -27,6 +28,7 @@ _MODULES = {
     "Classifier": "fmnist.inference.classifier",
     "Config": "fmnist.config",
     "Dataset": "fmnist.data.dataset",
+    "FmnistClassifier": "fmnist.training.estimator",
     "FmnistError": "fmnist.errors",
     "LiveCurves": "fmnist.training.progress",
     "Run": "fmnist.runs.run",
@@ -44,6 +46,7 @@ __all__ = [
     "Classifier",
     "Config",
     "Dataset",
+    "FmnistClassifier",
     "FmnistError",
     "LiveCurves",
     "Run",

@@ -237,7 +237,7 @@ def split_dataset(dataset: Dataset, seed: int, full: bool = False) -> Split:
     except ValueError as error:
         raise FmnistError(
             f"{len(labels)} training images are too few for a validation part; expected at least two per class and at "
-            "least one per class in a twelfth of them; use --full"
+            "least one per class in a twelfth of them; use --full, in Python full=True"
         ) from error
     return Split(images[train], labels[train], images[val], labels[val])
 
