@@ -58,6 +58,16 @@ def test_network_of_the_example_on_the_command_line(small_folder, tmp_path, cli)
     assert fmnist.open_run(tmp_path / "run").config.schedule == "cosine"
 
 
+def test_the_page_about_own_parts(tmp_path, small_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMNIST_DATA", str(small_folder))
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (FOLDER.parent / "docs" / "own.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    exec(compile(blocks[0].replace("epochs=5", "epochs=1"), "own.md", "exec"), {"__name__": "own"})
+    assert 0 < float(capsys.readouterr().out) < 1
+
+
 def test_score_scikit_learn(run_example):
     output = run_example("score_scikit_learn.py", 300)
     assert "95 % interval" in output

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
 PAGES = [
     f"docs/{name}.md"
-    for name in ("adapt", "demo", "install", "leaderboard", "results", "resuming", "run-folder", "scoring")
+    for name in ("adapt", "demo", "install", "leaderboard", "own", "results", "resuming", "run-folder", "scoring")
 ]
 GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 DOCUMENTS = [*GUIDES, "CHANGELOG.md", "MODEL_CARD.md", "docs/log.md"]
