@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
@@ -84,6 +85,7 @@ def test_black_images_of_floats_are_accepted(fitted):
         (lambda images: np.where(images > 3, np.nan, images), "X contains float64 images from nan"),
         (lambda images: images[:, :8, :8].reshape(-1, 64), r"an array of shape \(96, 64\); expected 28x28"),
         (lambda images: images[0], "X"),
+        (lambda images: csr_array(images.reshape(-1, 784)), r"X is a sparse matrix; .*toarray\(\)"),
         (lambda images: images.astype(str), "X contains images of type"),
         (lambda images: images[:0], "X contains no images"),
     ],
@@ -107,12 +109,16 @@ def test_other_images_are_refused(fitted, images, change, message):
         ({"random_state": -1}, LABELS, "seed is -1; expected int >= 0"),
         ({"settings": "full"}, LABELS, "settings is a value of type str; expected a dictionary"),
         ({"settings": {"batchsize": 8}}, LABELS, "unknown setting batchsize"),
+        ({"settings": {"epochs": 2}}, LABELS, "multiple values for keyword argument 'epochs'"),
         ({}, np.arange(96) % 48, r"too few for a validation part.*--full, in Python full=True"),
     ],
 )
 def test_other_labels_and_parameters_are_refused(images, parameters, labels, message):
-    with pytest.raises((FmnistError, ValueError), match=message):
-        small(**parameters).fit(images, labels)
+    estimator = small(**parameters)
+    with pytest.raises((FmnistError, ValueError, TypeError), match=message):
+        estimator.fit(images, labels)
+    with pytest.raises(NotFittedError):
+        estimator.predict(images)
 
 
 def test_labels_with_gaps_and_random_state(images):

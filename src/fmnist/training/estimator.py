@@ -70,27 +70,26 @@ class FmnistClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             FmnistError: for images of another shape or range, or settings that cannot be used.
             ValueError: for labels that scikit-learn does not take for classes.
+            TypeError: for settings that are parameters.
         """
         images, y = _to_images(X), column_or_1d(y)
         check_classification_targets(y)
         check_lengths(images, y, "X", "y")
         if self.settings is not None and not isinstance(self.settings, dict):
             raise FmnistError(f"settings is {type_of(self.settings)}; expected a dictionary, as {{'batch_size': 64}}")
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        self.n_features_in_ = IMAGE_SIZE**2
+        classes, labels = np.unique(y, return_inverse=True)
+        is_seed = isinstance(self.random_state, Integral)
+        seed = self.random_state if is_seed else check_random_state(self.random_state).randint(2**31 - 1)
         given = {} if self.epochs is None else {"epochs": _to_int(self.epochs)}
-        config = Config.from_preset(self.preset, **{**given, "seed": self._seed(), **(self.settings or {})})
+        config = Config.from_preset(self.preset, **given, seed=_to_int(seed), **(self.settings or {}))
         # Training reads no test image, and whoever calls `fit` holds out their own. But a data set has some.
-        dataset = Dataset(images, labels, images[:1], labels[:1], tuple(map(str, self.classes_)))
+        dataset = Dataset(images, labels, images[:1], labels[:1], tuple(map(str, classes)))
         with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
             run = train(config, network=self.network, dataset=dataset, folder=Path(scratch) / "run", verbose=False)
-            self.classifier_ = Classifier.load(run)
-        self.classifier_.name = type(self).__name__
+            classifier = Classifier.load(run)
+        classifier.name = type(self).__name__
+        self.classes_, self.classifier_, self.n_features_in_ = classes, classifier, IMAGE_SIZE**2
         return self
-
-    def _seed(self) -> Any:
-        is_seed = isinstance(self.random_state, Integral)
-        return _to_int(self.random_state) if is_seed else int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the probabilities, (n, classes) float32. Images as for `fit`."""
@@ -99,8 +98,8 @@ class FmnistClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the most probable label of each image, (n,). Images as for `fit`."""
-        probabilities = self.predict_proba(X)
-        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
 
 def _to_int(value: Any) -> Any:
@@ -110,6 +109,8 @@ def _to_int(value: Any) -> Any:
 
 def _to_images(X: Any) -> np.ndarray:  # noqa: N803
     """Return (n, 28, 28) uint8. Floats are accepted if they are whole numbers, and not 0 and 1 alone."""
+    if hasattr(X, "toarray"):
+        raise FmnistError("X is a sparse matrix; expected an array: X.toarray()")
     images = np.asarray(X)
     if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 255 and images.max() != 1:
         as_bytes = images.astype(np.uint8)
