@@ -58,6 +58,7 @@ def test_network_of_the_example_on_the_command_line(small_folder, tmp_path, cli)
     assert fmnist.open_run(tmp_path / "run").config.schedule == "cosine"
 
 
+@pytest.mark.slow
 def test_the_page_about_own_parts(tmp_path, small_folder, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMNIST_DATA", str(small_folder))
