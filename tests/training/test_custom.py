@@ -94,8 +94,22 @@ class StopAfter(keras.callbacks.Callback):
         raise KeyboardInterrupt
 
 
+def flattened(num_classes):
+    """A network whose last layer sees more values than a covariance can be estimated of."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 1),
+            layers.Flatten(),
+            layers.Dense(num_classes, activation="softmax"),
+        ]
+    )
+
+
 @pytest.mark.parametrize(
-    ("network", "num_features"), [(functional, 4), (Subclassed, 10)], ids=["functional", "subclassed"]
+    ("network", "num_features"),
+    [(functional, 4), (Subclassed, 10), (flattened, 10)],
+    ids=["functional", "subclassed", "flattened"],
 )
 def test_own_parts_from_training_to_prediction(config, small, tmp_path, network, num_features):
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.05, 40), momentum=0.9)

@@ -12,6 +12,9 @@ ops = keras.ops
 LOG_EPSILON = 1e-30
 """Keeps logarithms finite where a probability has underflowed."""
 BATCH_SIZE = 100
+MAX_FEATURES = 2_048
+"""Wider features, as those of a flattened convolution, are not used: the rejection rule inverts their covariance, which
+takes cubic time, and its projection has to fit into the manifest."""
 
 
 class CompleteGraph(keras.Model):
@@ -19,8 +22,9 @@ class CompleteGraph(keras.Model):
 
     The input is `images`, uint8 (n, 28, 28). The outputs, all float32, are `probabilities` and
     `probabilities_single_view`, (n, classes), and `features`, (n, width): the input of the last dense layer for the
-    first view, or the log-probabilities where there is no such layer. A network with a further output has also
-    `none_probability`, (n, 1): that of none of the classes. The other probabilities sum to 1 nevertheless.
+    first view; or the log-probabilities where there is no such layer, or its input is wider than `MAX_FEATURES`. A
+    network with a further output has also `none_probability`, (n, 1): that of none of the classes. The other
+    probabilities sum to 1 nevertheless.
     """
 
     def __init__(self, network: keras.Model, views: tuple[View, ...], temperature: float, num_classes: int):
@@ -76,13 +80,16 @@ class CompleteGraph(keras.Model):
 
 
 def _with_features(network: keras.Model) -> keras.Model | None:
-    """Return a model with two outputs, the input of the last dense layer and the probabilities. None if it has none."""
+    """Return a model with two outputs, the input of the last dense layer and the probabilities.
+
+    Returns None if there is no such layer, or its input is too wide.
+    """
     last_dense = next((each for each in reversed(network.layers) if isinstance(each, keras.layers.Dense)), None)
     try:
         features = last_dense.input if last_dense else None
     except (AttributeError, ValueError):  # a subclassed model, a layer that is called several times
         return None
-    if features is None or len(features.shape) != 2:
+    if features is None or len(features.shape) != 2 or features.shape[-1] > MAX_FEATURES:
         return None
     return keras.Model(network.inputs, [features, network.outputs[0]])
 
