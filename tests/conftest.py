@@ -22,7 +22,6 @@ os.environ.pop("FMNIST_DATA", None)
 
 EXPECTED_SKIPS: set[str] = {
     "tests/demo/test_page.py",  # without Chromium
-    "tests/test_examples.py::test_read_run",  # without pandas
     # without OpenVINO
     *(f"tests/export/test_onnx.py::test_graphs_are_read_by_openvino[{name}.onnx]" for name in ("model", "model-plain")),
 }

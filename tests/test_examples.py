@@ -76,7 +76,6 @@ def test_score_scikit_learn(run_example):
 
 
 def test_read_run(run_example, copied_run):
-    pytest.importorskip("pandas", reason="needs pip install pandas")
     fmnist.evaluate(copied_run)
     output = run_example("read_run.py", copied_run.folder)
     assert "val_accuracy" in output
