@@ -39,7 +39,7 @@ KEPT_FILES = ("config.json", "environment.json", "history.csv", INT8_FILE)
 MAX_BYTES = 150_000
 """Limit for the graph: the package stays small."""
 MAX_COLOR_BYTES = 4_500_000
-COLOR_WEIGHT = 0.6
+COLOR_WEIGHT = 0.7
 """Of the color network's probabilities, chosen by cross-validation."""
 CHOSEN = Path(__file__).parents[1] / "benchmarks" / "results" / "photos_crossvalidation.json"
 """Result of benchmarks/crossvalidate_photos.py: temperature and threshold for each weight."""
