@@ -529,7 +529,7 @@ ERRORS = {
     "no data folder": (("train", "--data", "none"), "no data folder"),
     "no data set": (("data", "--data", "."), "has no folder with pictures; expected a folder of pictures for each"),
     "no run": (("evaluate", "none"), "no run folder none; `fmnist train` creates one"),
-    "a run that is a file": (("evaluate", "boot.png"), "no run folder boot.png"),
+    "a run that is a file": (("evaluate", "boot.png"), "`fmnist evaluate --model boot.png` scores a model"),
     "no run folder": (("evaluate", "runs"), "is not a run folder"),
     "a missing model": (("predict", "boot.png", "--model", "none"), "no run folder none"),
     "a missing model for the demo": (("demo", "--model", "none"), "no run folder none"),

@@ -39,7 +39,7 @@ def test_whole_numbers_become_floats_where_floats_are_declared():
     ("preset", "changes", "message"),
     [
         ("fats", {}, "unknown preset 'fats'; expected one of textbook, fast"),
-        ("fast", {"epoch": 3}, "unknown setting epoch; expected one of preset, network, epochs"),
+        ("fast", {"epoch": 3}, "unknown setting epoch; did you mean epochs\\? expected one of preset, network, epochs"),
     ],
 )
 def test_unknown_names_are_refused(preset, changes, message):

@@ -41,7 +41,7 @@ def test_values_have_the_declared_type(pair, expected):
     [
         (["epochs"], "has no =; expected name=value"),
         (["=3"], "unknown setting ''"),
-        (["epoch=3"], "unknown setting 'epoch'; `fmnist train --help-settings` lists all"),
+        (["epoch=3"], "unknown setting 'epoch'; did you mean epochs? `fmnist train --help-settings` lists all"),
         (["network=own"], "unknown setting 'network'"),
         (["epochs=0"], "epochs is 0; expected int from 1 to 5000"),
         (["epochs=1.5"], "expected int"),

@@ -1,6 +1,7 @@
 """The configuration of a training run: one immutable document, and presets as named values of it."""
 
 import math
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -148,7 +149,9 @@ class Config(Document, frozen=True, kw_only=True):
             raise FmnistError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
         names = [field.name for field in fields(cls)]
         if unknown := sorted(set(changes) - set(names)):
-            raise FmnistError(f"unknown setting {', '.join(unknown)}; expected one of {', '.join(names)}")
+            close = get_close_matches(unknown[0], names, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise FmnistError(f"unknown setting {', '.join(unknown)}; {hint}expected one of {', '.join(names)}")
         return replace(PRESETS[preset], **changes)
 
 

@@ -54,7 +54,8 @@ def _field_types(document_type: type[Document]) -> dict[str, Any]:
 def _expectation(hint: Any, error: msgspec.ValidationError) -> str:
     """Turn msgspec's message into the second half of a sentence."""
     if get_origin(hint) is Literal:
-        return f"expected one of {', '.join(get_args(hint))}"
+        # `custom` stands for an object in Python, and is set by whoever passes one
+        return f"expected one of {', '.join(name for name in get_args(hint) if name != 'custom')}"
     return str(error).replace("Expected", "expected", 1).replace("`", "").replace(" - at $", " at ")
 
 

@@ -10,7 +10,9 @@ import pytest
 import fmnist
 from fmnist.errors import FmnistError
 from fmnist.export.onnx import export_run
-from fmnist.models.custom import CustomParts, apply_augment
+from fmnist.imports import import_function
+from fmnist.models.custom import CustomParts
+from fmnist.models.user_functions import apply_augment
 from fmnist.training import augment
 from fmnist.training.epochs import reseed_dropout
 
@@ -161,8 +163,8 @@ def test_resume_needs_the_same_parts(config, small, tmp_path, no_export, caplog)
         fmnist.load_model(tmp_path / "cut")
     with pytest.raises(FmnistError, match="does not fit the network"):
         fmnist.resume(tmp_path / "cut", dataset=small, network=Subclassed)
-    assert "the network of" in caplog.text
-    assert "has changed" in caplog.text
+    # both networks are in this file, which is the same
+    assert "is not the one that it was started with" not in caplog.text
 
 
 def test_network_by_name(config, small, tmp_path, monkeypatch, cli, small_folder):
@@ -197,12 +199,65 @@ def test_network_by_name(config, small, tmp_path, monkeypatch, cli, small_folder
     assert "was imported" in err
 
 
+SOURCE = """
+import keras
+
+WIDTH = 4
+
+def layer():
+    return keras.layers.Dense(WIDTH)
+
+def network(num_classes):
+    return keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), layer()])
+
+def loss(labels, predictions):
+    return keras.losses.mean_squared_error(labels, predictions)
+"""
+
+
+def test_a_change_anywhere_in_the_file_is_a_warning(tmp_path, caplog, monkeypatch):
+    """The function itself can be unchanged, and what it calls not. By name or as a function, it is the same file."""
+    file = tmp_path / "source_of_a_user.py"
+    file.write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    by_name = CustomParts.check("source_of_a_user.py:network")
+    function, _ = import_function("source_of_a_user.py:network")
+    loss, _ = import_function("source_of_a_user.py:loss")
+    as_function = CustomParts.check(function, loss=loss)
+    as_function.compare(by_name.record, tmp_path)
+    by_name.compare(as_function.record, tmp_path)
+    assert not caplog.text
+    file.write_text(SOURCE.replace("WIDTH = 4", "WIDTH = 5"))
+    changed = CustomParts.check(function, loss=loss)
+    changed.compare(as_function.record, tmp_path, needed=("network", "loss"))
+    assert caplog.text.count("is not the one that it was started with") == 2
+
+
+def test_errors_of_own_functions_name_the_line(tmp_path, monkeypatch, cli, small_folder):
+    (tmp_path / "wrong.py").write_text("def network(num_classes):\n    return kears.Sequential()\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli("train", "--network", "wrong.py:network", "--data", small_folder, "--run", "run")
+    assert code == 1
+    assert "network(10) fails: NameError: name 'kears' is not defined" in err
+    assert "wrong.py, line 2)" in err
+    assert "bug in fmnist" not in err
+
+
+def divide(images, labels, rng):
+    return images // np.arange(2)
+
+
+def test_errors_of_an_augmentation_name_the_line():
+    with pytest.raises(FmnistError, match=r"augment\(images, labels, rng\) fails: ValueError.*test_custom.py, line"):
+        apply_augment(divide, IMAGES, LABELS, np.random.default_rng(0))
+
+
 NETWORKS = {
     "logits": (lambda n: keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(n)]), "softmax"),
     "wrong number": (lambda n: sequential(n + 1), r"returns shape \(2, 11\).*expected \(2, 10\)"),
     "flat input": (
         lambda n: keras.Sequential([keras.Input((784,)), layers.Dense(n, activation="softmax")]),
-        r"cannot be called with images of shape \(n, 28, 28, 1\)",
+        r"cannot be called with images of shape \(n, 28, 28, 1\): .*incompatible",
     ),
     "no model": (lambda n: [layers.Dense(n)], "returned a value of type list; expected a keras.Model"),
     "a preset's name": (
@@ -228,7 +283,7 @@ def test_networks_that_cannot_work_are_refused_before_training(config, small, tm
         ({"network": 3}, "network is a value of type int; expected a function"),
         ({"network": "no_module_of_this_name:network"}, "no module no_module_of_this_name"),
         ({"optimizer": keras.optimizers.SGD}, r"call it, as keras.optimizers.SGD\(0.1\)"),
-        ({"optimizer": "sgd"}, "optimizer is a value of type str; expected a Keras optimizer"),
+        ({"optimizer": "sgd"}, r"By name it is a setting: Config.from_preset\(..., optimizer='sgd'\)"),
         ({"loss": "no_loss"}, "loss is no_loss; expected a Keras loss"),
         ({"loss": 3}, "loss is a value of type int"),
         ({"loss": keras.losses.SparseCategoricalCrossentropy()}, "labels are one-hot"),

@@ -235,7 +235,7 @@ def test_command_line_resumes_and_accepts_the_settings_of_the_run(cli, folder, f
 
 
 CONTRADICTIONS = {
-    "more epochs": (("--epochs", 5), "--epochs 5, but {} is planned for 3 epochs, which its learning rate follows"),
+    "more epochs": (("--epochs", 5), "--epochs 5, but {} is planned for 3 epochs; omit --epochs"),
     "fewer epochs": (("--epochs", 2), "--epochs 2, but {} is planned for 3 epochs"),
     "seed": (("--seed", 0), "--seed 0, but {} was started with seed 2; omit --seed, or train into a new folder"),
     "preset": (("--preset", "fast"), "--preset fast, but {} was started with preset textbook"),

@@ -5,6 +5,7 @@ import json
 import re
 import typing
 from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -35,8 +36,10 @@ def parse_settings(pairs: Sequence[str], given: Collection[str] = ()) -> dict[st
         if not equals:
             raise typer.BadParameter(f"{pair!r} has no =; expected name=value", param_hint="'--set'")
         if name not in hints:
+            close = get_close_matches(name, hints, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
             raise typer.BadParameter(
-                f"unknown setting {name!r}; `fmnist train --help-settings` lists all", param_hint="'--set'"
+                f"unknown setting {name!r}; {hint}`fmnist train --help-settings` lists all", param_hint="'--set'"
             )
         if name in values or name in given:
             raise typer.BadParameter(f"{name} is given twice", param_hint="'--set'")

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from fmnist.runs.run import Run
 
 DEFAULT_PRESET = "fast"
+OPTIONS = {
+    "preset": "--preset",
+    "seed": "--seed",
+    "full": "--full",
+    "flip": "--flip",
+    "class_weights": "--class-weights",
+    "photos": "--photos",
+    "learning_rate": "--lr",
+    "batch_size": "--batch-size",
+    "optimizer": "--optimizer",
+}
+"""Options by the setting that they give. The others are given by `--set`."""
 
 
 def train(
@@ -94,7 +106,7 @@ def train(
         "photos": str(photos) if photos else None,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
-        "optimizer": optimizer,
+        "optimizer": optimizer.lower() if optimizer else None,
     }
     given = {name: value for name, value in options.items() if value is not None}
     given |= settings.parse_settings(others or [], given)
@@ -174,11 +186,14 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
         if value == planned[name]:
             continue
         if name == "epochs":
+            reason = ", which its learning rate follows" if run.config.has_schedule else ""
             raise FmnistError(
-                f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs, which its learning rate "
-                f"follows; omit --epochs, or train {value} epochs into a new folder"
+                f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs{reason}; omit --epochs, or "
+                f"train {value} epochs into a new folder"
             )
-        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        option = OPTIONS.get(name, f"--set {name}")
+        if value is False:
+            option = option.replace("--", "--no-", 1)
         raise FmnistError(
             f"{option if isinstance(value, bool) else f'{option} {value}'}, but {run.folder} was started with {name} "
             f"{planned[name]}; omit {option}, or train into a new folder"

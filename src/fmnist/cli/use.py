@@ -79,7 +79,14 @@ def predict(
 
 
 def demo(
-    model: ModelFolder = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished run, or of a model by `fmnist adapt`. `pretrained` is the model that comes with "
+            "fmnist.",
+            show_default="pretrained",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody in the network use it.")

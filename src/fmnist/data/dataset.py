@@ -68,10 +68,17 @@ class Dataset:
             if (largest := int(labels.max(initial=0))) >= num_classes:
                 raise FmnistError(
                     f"{labels_name} contains the label {largest}, but there are {num_classes} class names; expected a "
-                    "name for each class, in the order of the labels"
+                    "name for each class, in the order of the labels, which count from 0"
                 )
             object.__setattr__(self, f"{part}_images", images)
             object.__setattr__(self, f"{part}_labels", labels)
+
+    def __repr__(self) -> str:
+        """Describe the data set in a line."""
+        return (
+            f"Dataset({len(self.train_labels):,} training and {len(self.test_labels):,} test images of "
+            f"{len(self.class_names)} classes, from {self.source})"
+        )
 
     @cached_property
     def sha256(self) -> dict[str, str]:

@@ -77,7 +77,7 @@ def score(
     order = _read_order(class_order, class_names)
     for name, value, known in (("scaling", scaling, SCALINGS), ("layout", layout, LAYOUTS)):
         if value is not None and value not in known:
-            raise FmnistError(f"{name} is {value!r}; expected one of {', '.join(known)}, or None")
+            raise FmnistError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     graph = _open_graph(predict, len(class_names))
     model = _as_model(predict, graph)
     found = find_format(model, dataset, scaling, layout)

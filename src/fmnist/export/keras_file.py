@@ -9,8 +9,8 @@ import numpy as np
 from fmnist.config import IMAGE_SIZE
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder, write_atomic
-from fmnist.models.custom import NetworkFunction
 from fmnist.models.layers import EPSILON, FusedBatchNormalization
+from fmnist.models.user_functions import NetworkFunction
 from fmnist.models.weights import load_model
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import KERAS_FILE

@@ -30,8 +30,9 @@ from fmnist.files import (
     write_atomic,
 )
 from fmnist.inference.classifier import Classifier
-from fmnist.models.custom import CustomParts, NetworkFunction
+from fmnist.models.custom import CustomParts
 from fmnist.models.networks import build_network, keras_defaults
+from fmnist.models.user_functions import NetworkFunction
 from fmnist.models.weights import read_weights, set_weights
 from fmnist.runs.history import History
 from fmnist.runs.run import Run, remove_exports

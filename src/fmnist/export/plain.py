@@ -12,7 +12,7 @@ from fmnist.export.onnx import check_agreement
 from fmnist.export.onnx_file import to_onnx
 from fmnist.files import lock_folder, write_atomic
 from fmnist.inference.classifier import Classifier
-from fmnist.models.custom import NetworkFunction
+from fmnist.models.user_functions import NetworkFunction
 from fmnist.models.weights import load_model
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import PLAIN_FILE

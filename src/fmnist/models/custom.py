@@ -6,32 +6,24 @@ Nothing here is loaded from a run folder: only what the user names is imported o
 import inspect
 import json
 import logging
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from msgspec.structs import replace
 
-from fmnist.config import IMAGE_SIZE, Config
+from fmnist.config import Config
 from fmnist.errors import FmnistError, one_line, type_of
 from fmnist.files import sha256
 from fmnist.imports import import_function
+from fmnist.models.user_functions import Augment, NetworkFunction
 from fmnist.runs.schemas import CustomPart, CustomPartName
-
-NetworkFunction = Callable[[int], keras.Model]
-"""From the number of outputs to a network."""
-Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], Any]
-"""From images (n, 28, 28) uint8, labels (n, outputs) float32 and a generator to other images, or images and labels."""
 
 log = logging.getLogger("fmnist")
 
-SUM_TOLERANCE = 0.02
-"""By how much the sum of the probabilities of an image may differ from 1, also in bfloat16."""
 SPARSE_LOSSES = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
 
 
@@ -83,6 +75,8 @@ class CustomParts:
                 raise FmnistError(f"{part} is {type_of(value)}; expected a function")
         if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
             hint = ": call it, as keras.optimizers.SGD(0.1)" if isinstance(optimizer, type) else ""
+            if isinstance(optimizer, str):
+                hint = f". By name it is a setting: Config.from_preset(..., optimizer={optimizer!r})"
             raise FmnistError(f"optimizer is {type_of(optimizer)}; expected a Keras optimizer{hint}")
         loss = _check_loss(loss) if loss is not None else None
         given: dict[CustomPartName, Any] = {
@@ -131,17 +125,18 @@ class CustomParts:
         before = {each.part: each for each in recorded if each.part in needed}
         now = {each.part: each for each in self.record if each.part in needed}
         for part in (name for name in needed if name not in now and name in before):
-            option = " (on the command line --network module:function or file.py:function)" if part == "network" else ""
+            option = "--network module:function or file.py:function, " if part == "network" else ""
             raise FmnistError(
                 f"the {part} of {folder} is a user's own ({before[part].name}), and its code is not in the run folder; "
-                f"pass it again, as {part}=...{option}"
+                f"pass it again: {option}in Python {part}=..."
             )
         for part, given in now.items():
             if part not in before:
                 raise FmnistError(f"{folder} was started without {part}=; omit it, or train into a new folder")
-            if given != before[part]:
+            if given.sha256 != before[part].sha256:
                 log.warning(
-                    "the %s of %s has changed: %s then, %s now, with another source or configuration",
+                    "the %s of %s is not the one that it was started with (%s then, %s now): its file or configuration "
+                    "has changed, so the result can differ from an uninterrupted run",
                     part, folder, before[part].name, given.name,
                 )  # fmt: skip
 
@@ -177,105 +172,22 @@ def _check_loss(loss: Any) -> Any:
 
 def _describe(part: CustomPartName, value: Any) -> CustomPart:
     """Describe a part by its name and a hash of its configuration or source."""
-    is_function = inspect.isfunction(value)
-    described = value if is_function else type(value)
+    described = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
     name = f"{described.__module__}:{described.__qualname__}"
     if described.__module__.startswith("keras."):
         name = f"keras:{described.__name__}"
     content = None
     with suppress(OSError, TypeError, NotImplementedError, ValueError):  # no source, no configuration
-        if hasattr(value, "get_config"):
+        if described is not value and hasattr(value, "get_config"):
             serialized = keras.saving.serialize_keras_object(value)
             serialized["config"].pop("name", None)  # Keras numbers optimizers on and on
-            content = json.dumps(serialized, sort_keys=True, default=str)
-        else:
-            content = inspect.getsource(described)
-    return CustomPart(part=part, name=name[:1_000], sha256=sha256(content.encode()) if content else None)
+            content = json.dumps(serialized, sort_keys=True, default=str).encode()
+        if not name.startswith("keras:"):
+            content = _source_of(described) + (content or b"")
+    return CustomPart(part=part, name=name[:1_000], sha256=sha256(content) if content else None)
 
 
-def build_custom(function: NetworkFunction | None, num_outputs: int, seed: int) -> keras.Model:
-    """Build a user's network, and check that it maps images to probabilities.
-
-    Python's and NumPy's global generators, from which Keras draws the seeds of initial weights, are set to the seed and
-    afterwards restored. Other threads that draw from them meanwhile change the weights.
-
-    Args:
-        function: of the user.
-        num_outputs: number of probabilities.
-        seed: of the run.
-
-    Raises:
-        FmnistError: if there is no function, or what it returns is no such network.
-    """
-    if function is None:
-        raise FmnistError(
-            "the network of this run is a user's own, and its code is not in the run folder; name it: --network "
-            "module:function or file.py:function, and in Python network=function"
-        )
-    with _seeded(seed):
-        network = function(num_outputs)
-        if not isinstance(network, keras.Model):
-            raise FmnistError(f"network({num_outputs}) returned {type_of(network)}; expected a keras.Model")
-        images = np.random.default_rng(0).random((2, IMAGE_SIZE, IMAGE_SIZE, 1), np.float32)
-        try:
-            found = network(images, training=False)
-        except Exception as error:
-            raise FmnistError(
-                f"the network cannot be called with images of shape (n, 28, 28, 1): {one_line(error)}; let it begin "
-                "with keras.Input((28, 28, 1))"
-            ) from error
-    shape = tuple(getattr(found, "shape", ()))
-    if shape != (2, num_outputs):
-        what = f"shape {shape}" if shape else type_of(found)
-        raise FmnistError(f"the network returns {what} for two images; expected (2, {num_outputs}), probabilities")
-    probabilities = keras.ops.convert_to_numpy(keras.ops.cast(found, "float32"))
-    if not (np.abs(probabilities.sum(axis=1) - 1) < SUM_TOLERANCE).all() or probabilities.min() < 0:
-        raise FmnistError(
-            f"the outputs of the network for an image sum to {probabilities[0].sum():.3g} and the smallest is "
-            f"{probabilities.min():.3g}; expected probabilities: let it end with "
-            f'keras.layers.Dense({num_outputs}, activation="softmax")'
-        )
-    return network
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-
-
-def apply_augment(
-    function: Augment, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Call a user's augmentation with copies, and check what it returns.
-
-    Args:
-        function: of the user.
-        images: (n, 28, 28) uint8.
-        labels: (n, outputs) float32.
-        rng: follows from seed and epoch.
-
-    Returns:
-        Images and labels of the same shapes and dtypes.
-
-    Raises:
-        FmnistError: if the function returns anything else.
-    """
-    returned = function(images.copy(), labels.copy(), rng)
-    new_images, new_labels = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, labels)
-    for name, new, old in (("images", new_images, images), ("labels", new_labels, labels)):
-        if not isinstance(new, np.ndarray) or new.shape != old.shape:
-            found = f"of shape {new.shape}" if isinstance(new, np.ndarray) else f"of {type_of(new)}"
-            raise FmnistError(f"augment returned {name} {found}; expected an array of shape {old.shape}")
-    if new_images.dtype != np.uint8:
-        raise FmnistError(
-            f"augment returned images of dtype {new_images.dtype}; expected uint8 from 0 to 255, as it got them: "
-            "np.clip(np.rint(images), 0, 255).astype(np.uint8)"
-        )
-    return new_images, new_labels.astype(np.float32)
+def _source_of(described: Any) -> bytes:
+    """Return the whole file of a function or class, because it may call others there; of a notebook, its cell."""
+    file = Path(inspect.getsourcefile(described) or "")
+    return file.read_bytes() if file.is_file() else inspect.getsource(described).encode()

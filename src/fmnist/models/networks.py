@@ -15,8 +15,8 @@ from keras import layers
 
 from fmnist.config import IMAGE_SIZE, Config
 from fmnist.errors import FmnistError
-from fmnist.models.custom import NetworkFunction, build_custom
 from fmnist.models.layers import FusedBatchNormalization
+from fmnist.models.user_functions import NetworkFunction, build_custom
 from fmnist.runs import environment
 
 WHITENING_SIZE = 3

@@ -11,8 +11,9 @@ from safetensors.numpy import load
 from fmnist.config import MAX_CLASSES
 from fmnist.errors import FmnistError, quote
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256
-from fmnist.models.custom import CustomParts, NetworkFunction
+from fmnist.models.custom import CustomParts
 from fmnist.models.networks import NETWORKS, build_network
+from fmnist.models.user_functions import NetworkFunction
 from fmnist.runs.run import TRAIN_AGAIN, Run, open_run
 from fmnist.runs.schemas import WEIGHTS_FILE
 
@@ -155,6 +156,9 @@ def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: dict[str, 
     by_number = {name.partition("/")[0]: array for name, array in state.items()}
     found = {name: array.shape for name, array in by_number.items()}
     if found != {f"{number}": tuple(variable.shape) for number, variable in enumerate(optimizer.variables)}:
-        raise FmnistError(f"the state does not fit the optimizer {optimizer.name}; train again")
+        raise FmnistError(
+            f"the state does not fit the optimizer {optimizer.name}; pass the one that the run was started with, or "
+            "train again"
+        )
     for number, variable in enumerate(optimizer.variables):
         variable.assign(by_number[f"{number}"])

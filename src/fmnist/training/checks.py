@@ -12,6 +12,8 @@ from fmnist.errors import FmnistError, type_of
 from fmnist.runs.data import OTHER_COMPUTER
 from fmnist.runs.run import Run
 
+MONITORED = ("loss", "accuracy", "precision", "recall", "cross_entropy")
+"""What is measured on training and, with the prefix `val_`, on validation images."""
 IMBALANCE = 10
 """Ratio of the numbers of images of two classes from which on there is a warning."""
 
@@ -85,8 +87,16 @@ def _problem_of(callback: keras.callbacks.Callback, config: Config) -> str | Non
             "sets the learning rate, but that of this run follows a schedule; omit the callback, or train at a "
             'constant rate, as with optimizer="adam" or schedule="constant"'
         )
-    monitor = str(getattr(callback, "monitor", ""))
-    is_used = not isinstance(callback, kinds.ModelCheckpoint) or callback.save_best_only
+    return _problem_of_monitor(callback, config)
+
+
+def _problem_of_monitor(callback: keras.callbacks.Callback, config: Config) -> str | None:
+    """Return why a callback cannot have what it monitors. Returns None if it can."""
+    monitor = str(getattr(callback, "monitor", "") or "")
+    if monitor and monitor.removeprefix("val_") not in MONITORED:
+        expected = ", ".join([*MONITORED, *(f"val_{name}" for name in MONITORED)])
+        return f"monitors {monitor}, which training does not measure; expected one of {expected}"
+    is_used = not isinstance(callback, keras.callbacks.ModelCheckpoint) or callback.save_best_only
     if config.full and monitor.startswith("val_") and is_used:
         return (
             f"monitors {monitor}, but a run on all images (full) has no validation; monitor "

@@ -10,7 +10,7 @@ from fmnist.config import Config
 from fmnist.data.dataset import Split, normalize
 from fmnist.data.photos import PhotoSet
 from fmnist.export.graph import LOG_EPSILON
-from fmnist.models.custom import Augment, apply_augment
+from fmnist.models.user_functions import Augment, apply_augment
 from fmnist.training import augment
 from fmnist.training.photo_augment import augment_as_photos
 from fmnist.training.photo_batches import classes_with_photos, draw_photos, one_hot_photos

@@ -16,7 +16,7 @@ from fmnist.data.arrays import as_images, check_lengths
 from fmnist.data.dataset import Dataset
 from fmnist.errors import FmnistError, type_of
 from fmnist.inference.classifier import Classifier
-from fmnist.models.custom import NetworkFunction
+from fmnist.models.user_functions import NetworkFunction
 from fmnist.training.train import train
 
 

@@ -15,8 +15,9 @@ from fmnist.data.photos import PhotoSet, load_photos
 from fmnist.errors import FmnistError, type_of
 from fmnist.export.onnx import TrainedNetwork, check_exportable, check_reference, export, read_trained
 from fmnist.files import as_path, lock_folder
-from fmnist.models.custom import Augment, CustomParts, NetworkFunction
+from fmnist.models.custom import CustomParts
 from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
+from fmnist.models.user_functions import Augment, NetworkFunction
 from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
 from fmnist.runs.folders import make_run_folder
