@@ -97,7 +97,7 @@ def port(classifier, manifest, small):
 class FakeClassifier:
     """A classifier that returns the same prediction for every picture."""
 
-    name, class_names, sha256, threshold = "fake", ("Coat", "Shirt"), "0" * 64, None
+    name, class_names, sha256, threshold, photo_threshold = "fake", ("Coat", "Shirt"), "0" * 64, None, None
 
     def __init__(self, confidence=None, accepted=None, reason=None):
         self.verdict = {"confidence": confidence, "accepted": accepted, "reason": reason}

@@ -11,8 +11,9 @@ import pytest
 import fmnist
 from fmnist.data.dataset import normalize
 from fmnist.export.keras_file import export_keras
+from fmnist.models.custom import CustomParts
 from fmnist.models.layers import FusedBatchNormalization
-from fmnist.training.train import make_optimizer
+from fmnist.training.optimizers import make_optimizer
 
 
 def test_exported_network_needs_keras_only(copied_run, small):
@@ -63,7 +64,7 @@ def test_loaded_network_can_be_saved_cloned_and_rebuilt(small_run, small, tmp_pa
 
 def test_network_and_optimizer_are_saved_by_model_checkpoint(small_run, small, tmp_path):
     network = fmnist.load_model(small_run)
-    network.compile(make_optimizer(small_run.config, num_steps=10), loss="categorical_crossentropy")
+    network.compile(make_optimizer(small_run.config, 10, CustomParts()), loss="categorical_crossentropy")
     labels = keras.utils.to_categorical(small.train_labels[:64], 10)
     path = tmp_path / "best.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(path, verbose=0)

@@ -73,7 +73,7 @@ def adapt(
     _check_numbers(folder, dict(zip(by_class, num_photos, strict=True)), skipped)
     weights, scores = fit_and_score(np.stack([features for _, features in used]), labels)
     content = io.BytesIO()
-    np.save(content, weights, allow_pickle=False)
+    np.save(content, weights)
     record = AdaptedRecord(
         class_names=class_names,
         num_photos=tuple(num_photos),
