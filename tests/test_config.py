@@ -126,3 +126,10 @@ def test_views_that_are_all_excluded_leave_the_image_itself():
 @pytest.mark.parametrize(("fraction", "expected"), [(1.0, None), (0.5, 3), (0.3, 5), (0.9, 3), (0.1, 11)])
 def test_hard_epochs_begin_once_every_image_was_used(fraction, expected):
     assert replace(PRESETS["fast"], hard_example_fraction=fraction).first_hard_epoch == expected
+
+
+def test_custom_is_not_offered():
+    """It stands for an object that is passed in Python."""
+    with pytest.raises(FmnistError, match="optimizer is SGD; expected one of muon") as raised:
+        Config.from_preset("fast", optimizer="SGD")
+    assert "custom" not in str(raised.value)

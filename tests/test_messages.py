@@ -11,7 +11,7 @@ import fmnist
 from fmnist.errors import FmnistError, quote
 
 PACKAGE = Path(fmnist.__file__).parent
-QUOTED = {"quote(folder)", "quote(file)", "quote(out)", "quote(self.folder)", "quote(run.folder)", "folder"}
+QUOTED = {"quote(folder)", "quote(run)", "quote(out)", "quote(self.folder)", "quote(run.folder)", "folder"}
 """Expressions in commands that stand for a quoted path. `folder` is quoted where it is set, in `Run.manifest`."""
 CONSTANT = {
     "TENSORFLOW_EXTRA",

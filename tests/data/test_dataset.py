@@ -381,3 +381,7 @@ def test_a_class_with_one_image_needs_full_training():
     with pytest.raises(FmnistError, match="too few for a validation part; expected at least two per class"):
         split_dataset(dataset, seed=0)
     assert len(split_dataset(dataset, seed=0, full=True).train_images) == 61
+
+
+def test_a_data_set_is_described_in_a_line(small):
+    assert repr(small) == f"Dataset(1,200 training and 200 test images of 10 classes, from {small.source})"

@@ -54,6 +54,10 @@ def test_full_run_without_such_a_run_is_not_calibrated(runs_folder, small, tmp_p
     assert "probabilities are not calibrated" in caplog.text
 
 
+def own(part):
+    return {"part": part, "name": "own.py:function", "sha256": "0" * 64}
+
+
 UNSUITABLE = {
     "environment is not JSON": lambda run: (run.folder / "environment.json").write_text("{"),
     "graph truncated": lambda run: run.onnx_path.write_bytes(run.onnx_path.read_bytes()[:1000]),
@@ -61,6 +65,7 @@ UNSUITABLE = {
     "not calibrated": lambda run: rewrite(run.manifest_path, rejection_rule=None),
     "exported before its last epoch": lambda run: rewrite(run.manifest_path, epochs_trained=0),
     "other settings": lambda run: rewrite_config(run, learning_rate=0.5),
+    "another network of the user's own": lambda run: rewrite(run.folder / "config.json", custom=[own("network")]),
     "no validation": lambda run: rewrite_config(run, full=True),
     "other data": lambda run: rewrite(
         run.folder / "environment.json", data_sha256={"t10k-labels-idx1-ubyte": "0" * 64}
@@ -82,3 +87,10 @@ def test_newest_suitable_run_calibrates(runs, small):
         folder = shutil.copytree(split.folder, split.folder.with_name(str(year)))
         rewrite(folder / "config.json", created=f"{year}-01-01T00:00:00+00:00")
     assert find_calibration_run(full, small.sha256).name == "2099"
+
+
+def test_own_optimizer_may_differ(runs, small):
+    """Its schedule counts the steps, and with all images there are more."""
+    split, full = runs
+    rewrite(split.folder / "config.json", custom=[own("optimizer")])
+    assert find_calibration_run(full, small.sha256).folder == split.folder

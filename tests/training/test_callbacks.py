@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from helpers import linear
 from msgspec.structs import replace
 
 import fmnist
@@ -18,16 +19,6 @@ kinds = keras.callbacks
 SCHEDULED = fmnist.Config.from_preset("fast", epochs=3, batch_size=32)
 CONSTANT = fmnist.Config.from_preset("textbook", epochs=3, batch_size=32)
 NEVER_BETTER = {"patience": 0, "min_delta": 100}
-
-
-def linear(num_classes):
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(num_classes, activation="softmax"),
-        ]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +163,18 @@ def test_callbacks_are_also_checked_when_a_run_is_resumed(data, tmp_path):
     run = create_run(PRESETS["fast"], tmp_path / "run")
     with pytest.raises(FmnistError, match="LearningRateScheduler sets the learning rate"):
         fmnist.resume(run, [kinds.LearningRateScheduler(abs)], dataset=data)
+
+
+class MeasureF1(keras.callbacks.Callback):
+    """Add a value of the user's own to the logs."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_f1"] = 0.5
+
+
+def test_what_an_own_callback_measures_can_be_monitored(data, tmp_path, no_export):
+    stop = kinds.EarlyStopping("val_f1", mode="max", patience=0)
+    run = fmnist.train(CONSTANT, [MeasureF1(), stop], dataset=data, folder=tmp_path / "run")
+    assert len(run.history()) == 2
+    with pytest.raises(FmnistError, match="EarlyStopping monitors val_f1, which training does not measure"):
+        fmnist.train(CONSTANT, [stop], dataset=data, folder=tmp_path / "other")

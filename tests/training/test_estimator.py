@@ -1,8 +1,8 @@
 """The scikit-learn estimator."""
 
-import keras
 import numpy as np
 import pytest
+from helpers import linear
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -14,16 +14,6 @@ import fmnist
 from fmnist.errors import FmnistError
 
 LABELS = np.array(["dark", "gray", "white"])[np.arange(96) % 3]
-
-
-def linear(num_classes):
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(num_classes, activation="softmax"),
-        ]
-    )
 
 
 @pytest.fixture(scope="module")

@@ -72,9 +72,9 @@ def evaluate_run(run: Path | None, seed: int | None, data: Path | None, as_json:
     from fmnist.cli import tables
     from fmnist.evaluation.evaluate import evaluate_and_save
 
-    if (file := run) and file.is_file():
+    if run and run.is_file():
         raise FmnistError(
-            f"{run} is a file; expected the folder of a run. `fmnist evaluate --model {quote(file)}` scores a model"
+            f"{run} is a file; expected the folder of a run. `fmnist evaluate --model {quote(run)}` scores a model"
         )
     chosen = find_run(run)
     evaluation, problem = evaluate_and_save(chosen, seed, dataset=chosen.load_data(data) if data else None)

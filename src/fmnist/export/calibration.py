@@ -100,13 +100,16 @@ def _fit_on_validation(run: Run, graph: CompleteGraph, rule: RejectionRule, spli
 def find_calibration_run(run: Run, data_sha256: dict[str, str]) -> Run | None:
     """Find the newest finished run beside a run that differs only in seed and validation split.
 
+    A user's own optimizer may differ too, because its schedule counts the steps, which are more with all images.
+
     Args:
         run: a run on all training images.
         data_sha256: hashes of its data; the other run must have been trained on the same.
     """
 
     def settings(other: Run) -> dict[str, Any]:
-        return {**other.config.to_json(), "full": None, "seed": None, "data": None, "photos": None}
+        custom = [each for each in other.custom if each.part != "optimizer"]
+        return {**other.config.to_json(), "full": None, "seed": None, "data": None, "photos": None, "custom": custom}
 
     def is_suitable(other: Run) -> bool:
         if other.config.full or settings(other) != settings(run):

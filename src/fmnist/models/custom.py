@@ -93,7 +93,7 @@ class CustomParts:
     def applied_to(self, config: Config) -> Config:
         """Return a configuration whose network and optimizer are these, if there are any.
 
-        An own network is trained in float32 unless the configuration says bfloat16: not every network bears it.
+        An own network is trained in float32 unless the configuration says bfloat16, in which not every network learns.
 
         Raises:
             FmnistError: if the configuration asks for an own network or optimizer, and there is none.
@@ -180,7 +180,7 @@ def _describe(part: CustomPartName, value: Any) -> CustomPart:
     with suppress(OSError, TypeError, NotImplementedError, ValueError):  # no source, no configuration
         if described is not value and hasattr(value, "get_config"):
             serialized = keras.saving.serialize_keras_object(value)
-            serialized["config"].pop("name", None)  # Keras numbers optimizers on and on
+            serialized["config"].pop("name", None)  # Keras' number of the optimizer in this process
             content = json.dumps(serialized, sort_keys=True, default=str).encode()
         if not name.startswith("keras:"):
             content = _source_of(described) + (content or b"")

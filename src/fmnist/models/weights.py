@@ -21,8 +21,8 @@ from fmnist.runs.schemas import WEIGHTS_FILE
 def get_weights(network: keras.Model) -> dict[str, np.ndarray]:
     """Return the weights of a network as arrays by name. Seed generators are left out.
 
-    The names are `layer/variable` for the networks of the presets, and `number/variable` for those of users, because
-    Keras numbers layers without a name on and on.
+    The names are `layer/variable` for the networks of the presets, and `number/variable` for those of users, whose
+    layers may have no names. The names that Keras gives them differ each time that a network is built.
     """
     return {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(network).items()}
 
@@ -152,7 +152,7 @@ def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: dict[str, 
     Raises:
         FmnistError: if there are more or fewer variables, or one has another shape.
     """
-    # The rest of a name has the names of layers, which Keras numbers on and on where they have none.
+    # The rest of a name has names of layers, which differ each time that a network without names is built.
     by_number = {name.partition("/")[0]: array for name, array in state.items()}
     found = {name: array.shape for name, array in by_number.items()}
     if found != {f"{number}": tuple(variable.shape) for number, variable in enumerate(optimizer.variables)}:

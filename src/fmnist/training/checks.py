@@ -63,7 +63,7 @@ def check_callbacks(config: Config, callbacks: Sequence[keras.callbacks.Callback
         if not isinstance(callback, keras.callbacks.Callback):
             hint = ", as keras.callbacks.LambdaCallback(on_epoch_end=...)" if callable(callback) else ""
             raise FmnistError(f"a callback is {type_of(callback)}; expected a keras.callbacks.Callback{hint}")
-        if problem := _problem_of(callback, config):
+        if problem := _problem_of(callback, config) or _problem_of_monitor(callback, callbacks, config):
             raise FmnistError(f"{type(callback).__name__} {problem}")
 
 
@@ -87,16 +87,24 @@ def _problem_of(callback: keras.callbacks.Callback, config: Config) -> str | Non
             "sets the learning rate, but that of this run follows a schedule; omit the callback, or train at a "
             'constant rate, as with optimizer="adam" or schedule="constant"'
         )
-    return _problem_of_monitor(callback, config)
+    return None
 
 
-def _problem_of_monitor(callback: keras.callbacks.Callback, config: Config) -> str | None:
-    """Return why a callback cannot have what it monitors. Returns None if it can."""
+def _problem_of_monitor(
+    callback: keras.callbacks.Callback, callbacks: Sequence[keras.callbacks.Callback], config: Config
+) -> str | None:
+    """Return why a callback cannot have what it monitors. Returns None if it can.
+
+    It can where a callback of the user's own, which may add values to the logs, is among the callbacks.
+    """
+    kinds = keras.callbacks
+    if any(type(each) is kinds.LambdaCallback or not type(each).__module__.startswith("keras.") for each in callbacks):
+        return None
     monitor = str(getattr(callback, "monitor", "") or "")
     if monitor and monitor.removeprefix("val_") not in MONITORED:
         expected = ", ".join([*MONITORED, *(f"val_{name}" for name in MONITORED)])
         return f"monitors {monitor}, which training does not measure; expected one of {expected}"
-    is_used = not isinstance(callback, keras.callbacks.ModelCheckpoint) or callback.save_best_only
+    is_used = not isinstance(callback, kinds.ModelCheckpoint) or callback.save_best_only
     if config.full and monitor.startswith("val_") and is_used:
         return (
             f"monitors {monitor}, but a run on all images (full) has no validation; monitor "

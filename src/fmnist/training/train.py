@@ -36,7 +36,7 @@ from fmnist.training.checks import (
     refuse_without_weights,
     warn_of_imbalance,
     warn_of_learning_rate,
-)  # fmt: skip
+)
 from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
 from fmnist.training.optimizers import make_optimizer
 from fmnist.training.photo_batches import AnyOfCrossentropy
