@@ -83,7 +83,11 @@ def test_settings_are_listed_with_the_values_of_the_preset(cli):
 def test_options_of_a_run_to_resume_must_agree(cli, small_run):
     code, _, err = cli("train", "--resume", small_run.folder, "--lr", 0.5)
     assert code == 1
-    assert "was started with learning_rate 0.12" in err
+    assert "--lr 0.5, but" in err
+    assert "was started with learning_rate 0.12; omit --lr" in err
+    code, _, err = cli("train", "--resume", small_run.folder, "--set", "shift=3")
+    assert code == 1
+    assert "was started with shift 1; omit --set shift=3, or train into a new folder" in err
     code, _, err = cli("train", "--resume", small_run.folder, "--set", "shift=1", "--json")
     assert code == 0, err
 

@@ -191,12 +191,16 @@ def refuse_other_settings(run: "Run", given: dict[str, Any]) -> None:
                 f"--epochs {value}, but {run.folder} is planned for {planned[name]} epochs{reason}; omit --epochs, or "
                 f"train {value} epochs into a new folder"
             )
-        option = OPTIONS.get(name, f"--set {name}")
-        if value is False:
-            option = option.replace("--", "--no-", 1)
+        option = OPTIONS.get(name)
+        if option is None:
+            given_as = option = f"--set {name}={value}"
+        elif isinstance(value, bool):
+            given_as = option = option if value else option.replace("--", "--no-", 1)
+        else:
+            given_as = f"{option} {value}"
         raise FmnistError(
-            f"{option if isinstance(value, bool) else f'{option} {value}'}, but {run.folder} was started with {name} "
-            f"{planned[name]}; omit {option}, or train into a new folder"
+            f"{given_as}, but {run.folder} was started with {name} {planned[name]}; omit {option}, or train into a new "
+            "folder"
         )
 
 
