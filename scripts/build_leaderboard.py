@@ -16,9 +16,7 @@ from fmnist.models.networks import build_network
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "leaderboard.md"
-PRESET_FILES = ("time_to_accuracy.json", "tiny.json", "best.json")
-NOT_TIMED = {"tiny"}
-"""Presets whose runs were made while other work was running."""
+PRESET_FILES = ("time_to_accuracy.json", "best.json")
 MAX_ROWS = 10
 NUM_TEST_IMAGES = 10_000
 NUM_CLASSES = 10
@@ -37,8 +35,7 @@ NOTES = """
 - n is the number of trained models; the accuracy is their mean. The interval is Wilson's, for that accuracy on as many
   other test images.
 - A textbook epoch is one epoch of the network of the preset `textbook`, by the quickest that was timed in the same
-  process. It is a unit of training time, which differs less between machines than seconds. A dash stands for runs while
-  other work was running.
+  process. It is a unit of training time, which differs less between machines than seconds.
 - Forests, boosted trees and support vector machines have no number of parameters that could be compared.
 """
 
@@ -98,7 +95,7 @@ def preset_rows(path: Path) -> list[Row]:
             interval=accuracy_interval(round(each["accuracy_mean"] * NUM_TEST_IMAGES), NUM_TEST_IMAGES),
             n=each["seeds"],
             parameters=count_parameters(each["preset"]),
-            textbook_epochs=None if each["preset"] in NOT_TIMED else each["seconds_mean"] / seconds,
+            textbook_epochs=each["seconds_mean"] / seconds,
             command=f"fmnist train --preset {each['preset']}{' --full' if result['full'] else ''}",
             details=f"settings and spread in [results.md](results.md). {describe_file(path, result)}",
         )
