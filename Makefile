@@ -3,14 +3,14 @@
 # make test-slow  the slow tests
 # make check  formatting, lint and types alone
 # make bench  the measurements behind the README
-# make bench-gpu  training under JAX, on a machine with an NVIDIA GPU
+# make bench-gpu  training under JAX on a GPU; `make gpu-bundle` carries it to a machine without a network
 # make notebook / figures / pretrained / lock  rebuild what is generated and committed
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/fast
 
-.PHONY: run test test-slow check bench bench-gpu notebook figures pretrained lock clean
+.PHONY: run test test-slow check bench bench-gpu gpu-bundle notebook figures pretrained lock clean
 
 run: .venv/.installed
 	test ! -e $(RUN)/config.json || test -e $(RUN)/manifest.json || $(BIN)/fmnist train --resume $(RUN)
@@ -41,10 +41,12 @@ bench: .venv/.installed-dev run
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset tiny --seeds 5 --int8 --out benchmarks/results/tiny.json
 	$(BIN)/python benchmarks/time_to_accuracy.py --full --preset best --seeds 3 --out benchmarks/results/best.json
 
-bench-gpu: .venv/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[jax-gpu]'
-	KERAS_BACKEND=jax $(BIN)/python benchmarks/time_to_accuracy.py --full --preset fast best wide --seeds 3 \
-		--out benchmarks/results/gpu.json
+# needs JAX and NumPy; what else is missing comes from build/gpu
+bench-gpu:
+	PYTHONPATH="$$($(PYTHON) scripts/gpu_bundle.py --unpack)" $(PYTHON) benchmarks/gpu.py
+
+gpu-bundle: .venv/.installed
+	$(BIN)/python scripts/gpu_bundle.py
 
 notebook: .venv/.installed-dev
 	$(BIN)/python scripts/build_notebook.py

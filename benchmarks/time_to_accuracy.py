@@ -9,9 +9,6 @@ A measured run is `fmnist.train`, the function that the command line calls, with
 metrics, augmentation, tracing, plots and checkpoints; export and evaluation are timed separately. The FLOPs utilization
 is the FLOPs of the run (`flops.training_flops`) per second, divided by the highest rate of matrix products in the same
 precision, measured before and after the runs. Every run reads the test images once.
-
-With KERAS_BACKEND=jax everything runs under JAX, textbook epochs included, on a GPU where JAX finds one
-(`make bench-gpu`). Then the seconds count: multiples of a textbook epoch do not compare with those under TensorFlow.
 """
 
 import argparse
@@ -33,7 +30,8 @@ import fmnist
 from fmnist.config import PRESETS
 from fmnist.data.dataset import Dataset, normalize
 from fmnist.export.quantize import quantize_run
-from fmnist.models.networks import build_network, choose_precision, device_name
+from fmnist.models.devices import choose_precision, device_name
+from fmnist.models.networks import build_network
 from fmnist.runs.run import INT8_FILE, Run
 from fmnist.training.epochs import one_hot
 
@@ -41,12 +39,6 @@ RESULTS = Path(__file__).parent / "results"
 MIN_TEXTBOOK_EPOCHS = 5
 TARGET = 0.94
 TARGETS = (TARGET, 0.95, 0.96)
-CONFIGURATIONS = {
-    **PRESETS,
-    # For a GPU: `best` with six times the FLOPs per image and three times the epochs. The aim is 96.6 %. It has not
-    # been trained to its end yet (docs/log.md).
-    "wide": replace(PRESETS["best"], preset="wide", network="wide", epochs=200),
-}
 
 
 class TextbookEpochTimer:
@@ -85,7 +77,7 @@ def measure_runs(
     """Train and evaluate a preset with seeds 0, 1, ..., and time a textbook epoch after each run.
 
     Args:
-        preset: a key of `CONFIGURATIONS`.
+        preset: a key of `PRESETS`.
         num_seeds: number of runs.
         changes: fields of `Config` that differ from the preset.
         dataset: the data.
@@ -97,7 +89,7 @@ def measure_runs(
     """
     records = []
     for seed in range(num_seeds):
-        config = replace(CONFIGURATIONS[preset], seed=seed, **changes)
+        config = replace(PRESETS[preset], seed=seed, **changes)
         with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
             started = time.perf_counter()
             run = fmnist.train(config, dataset=dataset, folder=folder)
@@ -139,7 +131,7 @@ def summarize(
     """Summarize the runs of a preset.
 
     Args:
-        preset: a key of `CONFIGURATIONS`.
+        preset: a key of `PRESETS`.
         records: as `measure_runs` returns them.
         epoch_seconds: duration of a textbook epoch.
         peaks: precision to the machine's highest rate, in FLOPs per second.
@@ -187,7 +179,7 @@ def seconds_to(target: float, results: list[dict[str, Any]]) -> float | None:
 def main() -> None:
     """Measure, print a table and, with --json, the result as the last line of stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--preset", nargs="+", choices=CONFIGURATIONS, default=["fast"])
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=["fast"])
     parser.add_argument("--seeds", type=int, default=3, help="runs of each preset, seeds 0, 1, ...")
     parser.add_argument("--full", action="store_true", help="train on all training images")
     parser.add_argument("--int8", action="store_true", help="also export and evaluate the int8 graph of every run")
@@ -202,7 +194,7 @@ def main() -> None:
     changes = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
     if arguments.epochs:
         changes["epochs"] = arguments.epochs
-    precisions = {choose_precision(CONFIGURATIONS[preset].precision) for preset in arguments.preset}
+    precisions = {choose_precision(PRESETS[preset].precision) for preset in arguments.preset}
     peaks_before = {precision: flops.peak_flops_per_second(precision) for precision in precisions}
     timer = TextbookEpochTimer(dataset)
     timer.measure()

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from sklearn.exceptions import ConvergenceWarning
 
 import fmnist
-from fmnist.models.networks import build_network
+from fmnist.data.dataset import write_folder
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -69,31 +69,59 @@ def test_seconds_to_target_are_those_of_the_fastest_preset(target, seconds, monk
     assert seconds_to(target, results) == seconds
 
 
-def test_network_for_gpu_is_built(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    from time_to_accuracy import CONFIGURATIONS
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.abc import MetaPathFinder
 
-    wide, best = (build_network(CONFIGURATIONS[name], 10, "float32") for name in ("wide", "best"))
-    assert wide.output_shape == (None, 10)
-    assert wide.count_params() > 5 * best.count_params()
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tensorflow", "tf2onnx", "sklearn", "cv2"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
 
 
 @pytest.mark.slow
-def test_time_to_accuracy_under_jax(small_folder, tmp_path):
+def test_gpu_benchmark_is_rehearsed_on_a_cpu_without_tensorflow(small, tmp_path):
+    few = dataclasses.replace(small, train_images=small.train_images[:120], train_labels=small.train_labels[:120])
+    data = tmp_path / "data"
+    write_folder(few, data)
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
     result = run_benchmark(
-        "time_to_accuracy.py", "--preset", "textbook", "--seeds", "1", "--epochs", "1",
-        "--data", small_folder, "--out", tmp_path / "result.json",
-        environment={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        "gpu.py", "--data", data, "--fast-seeds", "2", "--best-seeds", "2", "--variant-seeds", "1", "--epochs", "2",
+        "--batch-size", "24", "--out", tmp_path / "result.json",
+        environment={**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
-    (row,) = result["results"]
-    assert (row["preset"], row["seeds"], result["backend"]) == ("textbook", 1, "jax")
-    assert result["device"] == result["processor"]
-    targets = {"94%": 0.94, "95%": 0.95, "96%": 0.96}
-    expected = {
-        name: row["seconds_mean"] if row["accuracy_mean"] >= target else None for name, target in targets.items()
-    }
-    assert result["seconds_to"] == expected
-    assert 0 < row["flops_utilization"] < 1
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert len(result["results"]) == 7
+    for row in result["results"].values():
+        assert row["seeds"] == row["seeds_planned"]
+        assert 0 < row["accuracy_mean"] <= 1
+        for run in row["runs"]:
+            assert run["train_seconds"] > run["compile_seconds"] + run["device_seconds"] > 0
+    for name in ("fast", "best"):
+        row = result["results"][name]
+        assert row["warm"]["compile_seconds"]["mean"] < row["cold"]["compile_seconds"]
+
+
+def test_a_benchmark_on_a_gpu_ends_in_time(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import gpu
+
+    now = [0.0]
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: now[0])
+    benchmark = gpu.Benchmark(None, {"results": {}}, tmp_path / "result.json", seconds=25)
+    monkeypatch.setattr(benchmark, "_graph", lambda config: None)
+
+    def run(config, graph):
+        now[0] += 10
+        return {"accuracy": 0.9, "accuracy_single_view": 0.8, "all_seconds": 10, **dict.fromkeys(gpu.CLOCKS, 1.0)}
+
+    monkeypatch.setattr(benchmark, "_run", run)
+    benchmark.measure("fast", fmnist.Config.from_preset("fast"), 5)
+    row = json.loads((tmp_path / "result.json").read_text())["results"]["fast"]
+    assert (row["seeds"], row["seeds_planned"]) == (2, 5)
 
 
 @pytest.mark.slow

@@ -25,10 +25,10 @@ REQUIREMENTS = [
     "keras<4,>=3.15.1; extra == 'train'",
     "jupyterlab; extra == 'notebook'",
     "tensorflow-cpu<2.22,>=2.21; (sys_platform != 'none') and extra == 'tensorflow-cpu'",
-    "jax<0.11,>=0.10; extra == 'jax'",
-    "jax[cuda12]<0.11,>=0.10; extra == 'jax-gpu'",
+    "jax<0.13,>=0.10; extra == 'jax'",
+    "jax[cuda12]<0.13,>=0.10; extra == 'jax-cuda12'",
 ]
-EXTRAS = ["train", "notebook", "tensorflow-cpu", "jax", "jax-gpu"]
+EXTRAS = ["train", "notebook", "tensorflow-cpu", "jax", "jax-cuda12"]
 
 
 def packages(**changes):
@@ -53,9 +53,9 @@ CHECKS = {
         "all 2 within their bounds: keras 3.15.1, tensorflow-cpu",
     ),
     "extra outside": (
-        packages(jax="0.12")[1],
+        packages(jax="0.13")[1],
         "warning",
-        "jax 0.12 (expected <0.11,>=0.10) `pip install 'fmnist[train,jax]'`",
+        "jax 0.13 (expected <0.13,>=0.10) `pip install 'fmnist[train,jax]'`",
     ),
     "extra without Keras": (packages(keras=None, jax="0.10.2")[1], "ok", "all 1 within their bounds: jax 0.10.2"),
     "Keras": (doctor.check_keras((0, "tensorflow backend")), "ok", "starts: tensorflow backend"),

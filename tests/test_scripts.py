@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,34 @@ def test_figures_are_drawn(copied_run, tmp_path, monkeypatch):
     draw_figures.draw_samples(tmp_path / "docs")
     drawn = {path.name for path in (tmp_path / "docs").iterdir()}
     assert drawn == {"curves.png", "samples.png", "photo.png", "bottle.jpg", "samples"}
+
+
+def write_wheel(folder, name, tags, *files):
+    """Write a wheel with modules that say which wheel they are of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{name}-1.0-{tags}.whl", "w") as wheel:
+        for file in files:
+            wheel.writestr(file, f"VALUE = {tags!r}")
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", "")
+
+
+def test_gpu_bundle_unpacks_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import gpu_bundle
+
+    monkeypatch.setattr(gpu_bundle, "BUNDLE", tmp_path)
+    assert gpu_bundle.unpack() == [gpu_bundle.REPOSITORY / "src"]
+    this, other = (f"cp3{sys.version_info.minor + more}" for more in (0, 1))
+    packages = tmp_path / "packages"
+    write_wheel(packages, "missing_pure", "py3-none-any", "missing_pure/__init__.py")
+    write_wheel(packages, "missing_module", "py2.py3-none-any", "missing_module.py", "missing_module-1.0.data/x")
+    write_wheel(packages, "missing_binary", f"{this}-{this}-linux_x86_64", "missing_binary.py")
+    write_wheel(packages, "missing_binary", f"{other}-{other}-linux_x86_64", "missing_binary.py")
+    write_wheel(packages, "missing_abi3", "cp39-abi3-linux_x86_64", "missing_abi3.py")
+    write_wheel(packages, "newer_abi3", f"{other}-abi3-linux_x86_64", "newer_abi3.py")
+    write_wheel(packages, "numpy", "py3-none-any", "numpy/__init__.py")
+    assert gpu_bundle.unpack() == [gpu_bundle.REPOSITORY / "src", tmp_path / "site"]
+    found = {path.stem if path.suffix else path.name for path in (tmp_path / "site").iterdir()}
+    modules = {name for name in found if not name.endswith("dist-info") and "-" not in name}
+    assert modules == {"missing_pure", "missing_module", "missing_binary", "missing_abi3"}
+    assert this in (tmp_path / "site" / "missing_binary.py").read_text()

@@ -65,15 +65,15 @@ class Config(Document, frozen=True, kw_only=True):
         class_weights: Weight the loss of each class by the inverse of its number of images, as scikit-learn's
             `balanced` does.
         tta_views: Views that the exported graph averages over (test-time augmentation). The first is the single view.
-        precision: `auto` is bfloat16 where the hardware computes in it natively and the network is a preset's, else
-            float32.
+        precision: `auto` is bfloat16 for a preset's network on a GPU, and by TensorFlow on a CPU that computes in it
+            natively; else float32.
         seed: Seed of the validation split, initial weights, order, augmentation and dropout.
         full: Train on all training images, without a validation split.
         data: Path of another data set. None is Fashion-MNIST, or data in memory.
     """
 
     preset: Annotated[str, Meta(max_length=4_096)]
-    network: Literal["textbook", "fast", "tiny", "photo", "best", "wide", "custom"]
+    network: Literal["textbook", "fast", "tiny", "photo", "best", "custom"]
     epochs: Annotated[int, Meta(ge=1, le=MAX_EPOCHS)]
     batch_size: Annotated[int, Meta(ge=1, le=100_000)]
     optimizer: Literal[

@@ -1,10 +1,10 @@
-"""Batch normalization against NumPy."""
+"""Batch normalization and pooling against NumPy and Keras."""
 
 import keras
 import numpy as np
 import pytest
 
-from fmnist.models.layers import EPSILON, FusedBatchNormalization
+from fmnist.models.layers import EPSILON, FusedBatchNormalization, StridedMaxPooling2D, batch_moments
 
 INPUTS = np.random.default_rng(0).normal(2, 3, (64, 5, 5, 4)).astype(np.float32)
 
@@ -32,3 +32,26 @@ def test_inference_normalizes_by_the_running_statistics():
     expected = (INPUTS - np.array([1, 2, 3, 4])) / np.sqrt(np.array([4, 4, 9, 9]) + EPSILON)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(INPUTS)), expected, atol=1e-5)
     assert (keras.ops.convert_to_numpy(layer.mean) == [1, 2, 3, 4]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_moments_of_a_batch(dtype):
+    mean, variance = batch_moments(keras.ops.cast(INPUTS, dtype))
+    assert keras.backend.standardize_dtype(mean.dtype) == ("float64" if dtype == "float64" else "float32")
+    tolerance = 2e-2 if dtype == "bfloat16" else 1e-4
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(mean), INPUTS.mean(axis=(0, 1, 2)), atol=tolerance)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variance), INPUTS.var(axis=(0, 1, 2)), rtol=tolerance)
+
+
+def test_variance_of_equal_inputs_is_not_negative():
+    _, variance = batch_moments(keras.ops.convert_to_tensor(np.full((8, 7, 7, 3), 1234.567, np.float32)))
+    assert keras.ops.convert_to_numpy(variance).min() >= 0
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_strided_pooling_is_that_of_keras(size):
+    """5 is divided by neither size."""
+    layer = StridedMaxPooling2D(size)
+    expected = keras.ops.convert_to_numpy(keras.layers.MaxPooling2D(size)(INPUTS))
+    assert layer.compute_output_shape(INPUTS.shape) == expected.shape
+    assert (keras.ops.convert_to_numpy(layer(INPUTS)) == expected).all()

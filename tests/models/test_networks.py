@@ -1,7 +1,6 @@
 """The networks: architecture, initial weights, whitening, precision."""
 
 import random
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,7 +11,6 @@ from fmnist.data.dataset import normalize
 from fmnist.models import networks
 from fmnist.models.networks import build_network, fit_whitening, whitening_network
 from fmnist.models.weights import get_weights
-from fmnist.runs import environment
 
 PARAMETERS = {"textbook": 34_826, "fast": 247_308, "tiny": 84_956, "best": 1_121_516, "photo": 117_676}
 
@@ -105,33 +103,6 @@ def test_dirac_is_the_identity_on_the_first_channels(shape):
     if shape[3] > shared:
         bound = 1 / np.sqrt(np.prod(shape[:3]))
         assert 0.9 * bound < np.abs(kernel[..., shared:]).max() <= bound
-
-
-@pytest.mark.parametrize(
-    ("precision", "is_native", "expected"),
-    [
-        ("auto", True, "bfloat16"),
-        ("auto", False, "float32"),
-        ("float32", True, "float32"),
-        ("bfloat16", False, "bfloat16"),
-    ],
-)
-def test_auto_precision_is_bfloat16_where_the_cpu_has_it(precision, is_native, expected, monkeypatch):
-    monkeypatch.setattr(environment, "has_native_bfloat16", lambda: is_native)
-    assert networks.choose_precision(precision) == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "precision", "name"), [("gpu", "bfloat16", "NVIDIA H100"), ("cpu", "float32", "AMD EPYC")]
-)
-def test_jax_computes_on_its_own_device(device, precision, name, monkeypatch):
-    monkeypatch.setattr(environment, "has_native_bfloat16", lambda: False)
-    monkeypatch.setattr(environment, "cpu_name", lambda: "AMD EPYC")
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setattr("jax.default_backend", lambda: device)
-    monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(device_kind="NVIDIA H100")])
-    assert networks.choose_precision("auto") == precision
-    assert networks.device_name() == name
 
 
 def test_initial_weights_ignore_other_users_of_the_global_generators(monkeypatch):

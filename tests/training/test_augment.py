@@ -10,9 +10,20 @@ ALL = np.arange(50)
 UNSEEN = np.full(50, np.inf)
 
 
+def flip_and_shift(images, indices, seed, epoch, flip=False, shift=0):
+    """Draw a plan and apply it."""
+    return augment.apply_plan(images, augment.draw_plan(len(images), indices, seed, epoch, flip, shift), shift)
+
+
+def mix(images, labels, fraction, seed, epoch):
+    """Draw and apply CutMix."""
+    cutmix = augment.draw_cutmix(len(images), fraction, seed, epoch)
+    return augment.mix_images(images, cutmix), augment.mix_labels(labels, cutmix)
+
+
 def test_same_seed_and_epoch_give_the_same_result():
     for epoch in (0, 3):
-        first, second = (augment.augment(IMAGES, ALL, 7, epoch, flip=True, shift=2) for _ in range(2))
+        first, second = (flip_and_shift(IMAGES, ALL, 7, epoch, flip=True, shift=2) for _ in range(2))
         assert (first == second).all()
         first, second = (augment.select_hard_examples(UNSEEN, 40, 7, epoch) for _ in range(2))
         assert (first == second).all()
@@ -25,7 +36,7 @@ def test_another_seed_or_epoch_gives_another_result(other):
     for function in (
         lambda key: augment.select_hard_examples(UNSEEN, 40, **key),
         lambda key: augment.dropout_seed(layer=1, **key),
-        lambda key: augment.augment(IMAGES, ALL, **key, shift=2),
+        lambda key: flip_and_shift(IMAGES, ALL, **key, shift=2),
     ):
         assert not (function(key) == function(other)).all()
 
@@ -52,7 +63,7 @@ def test_the_highest_losses_are_selected_in_a_new_order_each_epoch():
 
 
 def test_flips_alternate():
-    even, odd, next_even = (augment.augment(IMAGES, ALL, 1, epoch, flip=True) for epoch in (0, 1, 2))
+    even, odd, next_even = (flip_and_shift(IMAGES, ALL, 1, epoch, flip=True) for epoch in (0, 1, 2))
     assert (even == next_even).all()
     assert (odd == even[:, :, ::-1]).all()
     is_flipped = (even == IMAGES[:, :, ::-1]).all(axis=(1, 2))
@@ -61,7 +72,7 @@ def test_flips_alternate():
 
 
 def test_shifts_move_the_image_and_fill_with_zeros():
-    shifted = augment.augment(IMAGES, ALL, 1, 0, shift=2)
+    shifted = flip_and_shift(IMAGES, ALL, 1, 0, shift=2)
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
     offsets = set()
     for image, source in zip(shifted, padded, strict=True):
@@ -78,8 +89,8 @@ def test_shifts_move_the_image_and_fill_with_zeros():
 def test_result_for_an_image_does_not_depend_on_the_others():
     indices = np.array([30, 3, 44])
     options = {"flip": True, "shift": 2}
-    some = augment.augment(IMAGES, indices, 1, 3, **options)
-    assert (some == augment.augment(IMAGES, ALL, 1, 3, **options)[indices]).all()
+    some = flip_and_shift(IMAGES, indices, 1, 3, **options)
+    assert (some == flip_and_shift(IMAGES, ALL, 1, 3, **options)[indices]).all()
 
 
 @pytest.mark.parametrize("fraction", [0.3, 1.0])
@@ -87,7 +98,7 @@ def test_cutmix_pastes_a_rectangle_of_another_image_and_mixes_the_labels_by_area
     """Every image has its own gray level and class."""
     plain = np.full((200, 28, 28), np.arange(200, dtype=np.uint8)[:, np.newaxis, np.newaxis])
     labels = np.eye(200, dtype=np.float32)
-    images, mixed = augment.cutmix(plain, labels, fraction, 7, 3)
+    images, mixed = mix(plain, labels, fraction, 7, 3)
     assert (images.dtype, images.shape, mixed.dtype, mixed.shape) == (np.uint8, plain.shape, np.float32, labels.shape)
     areas = []
     for number, (image, label) in enumerate(zip(images, mixed, strict=True)):
@@ -98,16 +109,16 @@ def test_cutmix_pastes_a_rectangle_of_another_image_and_mixes_the_labels_by_area
         areas.append(is_pasted.mean())
     assert np.mean(np.array(areas) > 0) == pytest.approx(fraction, abs=0.1)
     assert max(areas) > 0.7
-    repeated = augment.cutmix(plain, labels, fraction, 7, 3)
+    repeated = mix(plain, labels, fraction, 7, 3)
     assert (repeated[0] == images).all()
     assert (repeated[1] == mixed).all()
     for seed, epoch in ((7, 4), (8, 3)):
-        assert not (augment.cutmix(plain, labels, fraction, seed, epoch)[0] == images).all()
+        assert not (mix(plain, labels, fraction, seed, epoch)[0] == images).all()
 
 
 def test_cutmix_draws_partners_and_rectangles_uniformly():
     plain = np.full((5_000, 28, 28), np.arange(5_000)[:, np.newaxis, np.newaxis])
-    images, _ = augment.cutmix(plain, np.zeros((5_000, 1), np.float32), 1.0, 7, 3)
+    images, _ = mix(plain, np.zeros((5_000, 1), np.float32), 1.0, 7, 3)
     is_pasted = images != plain
     assert is_pasted.any(axis=0).all()
     assert len(set(images[is_pasted])) > 2_000
@@ -121,19 +132,25 @@ def test_cutmix_draws_partners_and_rectangles_uniformly():
 
 def test_cutmix_of_a_single_image_changes_nothing():
     image, label = IMAGES[:1], np.eye(10, dtype=np.float32)[:1]
-    mixed_image, mixed_label = augment.cutmix(image, label, 1.0, 7, 3)
+    mixed_image, mixed_label = mix(image, label, 1.0, 7, 3)
     assert (mixed_image == image).all()
     np.testing.assert_allclose(mixed_label, label)
 
 
 def test_inputs_are_not_modified():
     images, labels = IMAGES.copy(), np.eye(50, dtype=np.float32)
-    augment.augment(images, ALL, 1, 3, flip=True, shift=2)
-    augment.cutmix(images, labels, 1.0, 1, 3)
-    augment.augment(images, ALL, 1, 5)[:] = 0
+    flip_and_shift(images, ALL, 1, 3, flip=True, shift=2)
+    mix(images, labels, 1.0, 1, 3)
+    flip_and_shift(images, ALL, 1, 5)[:] = 0
     assert (images == IMAGES).all()
     assert (labels == np.eye(50)).all()
 
 
 def test_without_flip_and_shift_images_are_unchanged():
-    assert (augment.augment(IMAGES, ALL, 1, 5) == IMAGES).all()
+    assert (flip_and_shift(IMAGES, ALL, 1, 5) == IMAGES).all()
+
+
+def test_a_plan_with_cutmix_mixes_the_flipped_and_shifted_images():
+    plan = augment.draw_plan(50, ALL, 7, 3, flip=True, shift=2, cutmix=1.0)
+    expected, _ = mix(flip_and_shift(IMAGES, ALL, 7, 3, flip=True, shift=2), np.eye(50, dtype=np.float32), 1.0, 7, 3)
+    assert (augment.apply_plan(IMAGES, plan, 2) == expected).all()

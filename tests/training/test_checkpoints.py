@@ -3,7 +3,9 @@
 import functools
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,3 +172,38 @@ def test_valid_hash_over_invalid_content_is_refused(case, tmp_path):
     content = content.replace(checkpoints.NO_HASH.encode(), sha256(content).encode(), 1)
     with pytest.raises(FmnistError, match=r"is damaged|has format version None"):
         from_bytes(content, CONFIG, tmp_path / "checkpoint")
+
+
+def test_the_checkpoint_before_is_kept_though_epochs_were_skipped(run):
+    for num_epochs in (1, 4, 9):
+        checkpoints.write_checkpoint(run, example(num_epochs))
+    assert [path.stem for path in run.checkpoint_paths()] == ["checkpoint-0004", "checkpoint-0009"]
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "epoch_seconds", "written", "drawn"),
+    [
+        (False, 0.1, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
+        (True, 1.5, [1, 2, 3, 4, 5, 6], [1, 3, 5, 6]),
+        (True, 0.4, [1, 4, 6], [1, 6, 6]),
+    ],
+)
+def test_epochs_that_follow_quickly_are_skipped_on_a_gpu(run, monkeypatch, on_gpu, epoch_seconds, written, drawn):
+    now = [0.0]
+    monkeypatch.setattr(checkpoints, "is_on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
+    calls = {"checkpoint": [], "curves": []}
+    monkeypatch.setattr(checkpoints, "write_checkpoint", lambda _, each: calls["checkpoint"].append(len(each.history)))
+    monkeypatch.setattr(checkpoints, "draw_curves", lambda _, history: calls["curves"].append(len(history)))
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    network.compile("sgd")
+    callback = checkpoints.RunCheckpoint(run, SimpleNamespace(losses=np.ones(3, np.float32)))
+    callback.set_model(network)
+    for epoch in range(6):
+        callback.on_epoch_begin(epoch)
+        now[0] += epoch_seconds
+        callback.on_epoch_end(epoch, {"loss": 1.0})
+    callback.on_train_end()
+    assert calls == {"checkpoint": written, "curves": drawn}
+    assert [row["seconds"] for row in callback.latest.history] == pytest.approx([epoch_seconds] * 6)
+    assert len(run.history()) == 6

@@ -89,9 +89,11 @@ def test_photo_augmentation_precedes_cutmix(small):
     config = fmnist.Config.from_preset("photo", seed=3, cutmix=1.0)
     sampler = make_sampler(small, config)
     sampler.on_epoch_begin(2)
-    images = augment.augment(sampler.images, sampler.selected, 3, 2, config.flip, config.shift)
+    plan = augment.draw_plan(len(sampler.images), sampler.selected, 3, 2, config.flip, config.shift)
+    images = augment.apply_plan(sampler.images, plan, config.shift)
     images, labels = augment_as_photos(images, sampler.labels[sampler.selected], small.class_names, 3, 2)
-    images, labels = augment.cutmix(images, labels, 1.0, 3, 2)
+    cutmix = augment.draw_cutmix(len(images), 1.0, 3, 2)
+    images, labels = augment.mix_images(images, cutmix), augment.mix_labels(labels, cutmix)
     assert (sampler.batches.images == images).all()
     assert (sampler.batches.labels == labels).all()
 

@@ -83,6 +83,7 @@ def train(
         Literal["tensorflow", "jax"] | None,
         typer.Option(help="Keras backend.", show_default="KERAS_BACKEND or tensorflow"),
     ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of GPUs that share each batch, with --backend jax.")] = 1,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs into the run folder.")
     ] = False,
@@ -136,7 +137,7 @@ def train(
     if not resume:
         folder = run or make_run_folder(config.preset)
     start = partial(training.resume, earlier_run) if resume else partial(training.train, config, folder=folder)
-    start = partial(start, network=network)
+    start = partial(start, network=network, devices=devices)
     logs = folder / "tensorboard"
     if tensorboard and logs.is_symlink():  # a run folder from another person must not lead to other folders
         raise FmnistError(f"{logs} is a symbolic link; expected a folder, so remove it")

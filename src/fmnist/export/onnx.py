@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -44,6 +44,8 @@ NUM_CHECKED_IMAGES = 1_000
 """Training images on which the exported graph has to agree with Keras."""
 MAX_DIFFERENCE = 1e-4
 """Largest difference allowed between two probabilities. Another order of float32 sums changes them by about 1e-6."""
+CLOCKS = ("train_seconds", "compile_seconds", "device_seconds")
+"""Fields of the manifest that an export does not change."""
 PREDICTION_FIELDS = ("class_names", "tta_views", "temperature", "epochs_trained")
 """Fields of the manifest that, with the weights, determine the predictions of a graph. The bytes of two graphs differ,
 because Keras numbers the names in them."""
@@ -59,8 +61,8 @@ class TrainedNetwork:
     """A row for each completed epoch."""
     precision: str
     """`float32` or `bfloat16`: the precision that the network was trained in."""
-    train_seconds: float | None = None
-    """None if the training was interrupted: then the seconds of the epochs are summed up."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of the training, by field of the manifest. Empty if it was interrupted."""
 
 
 def export_run(run: Run, dataset: Dataset | None = None, network: NetworkFunction | str | None = None) -> Manifest:
@@ -156,7 +158,7 @@ def export(
         FmnistError: if the weights are not finite, or the exported graph disagrees with Keras.
     """
     if keras.backend.backend() != "tensorflow":
-        return _export_in_new_process(run, lock, dataset, trained.train_seconds, parts)
+        return _export_in_new_process(run, lock, dataset, trained.seconds, parts)
     function = parts.network if parts else None
     if not all(np.isfinite(values).all() for values in trained.weights.values()):
         raise FmnistError(f"the weights of {run.folder} are not finite: training diverged; lower the learning rate")
@@ -182,7 +184,7 @@ def export(
     agreement = check_agreement(found, expected, float(np.abs(as_trained_probabilities - expected).max()))
 
     previous = run.manifest() if run.manifest_path.is_file() else None
-    previous_seconds = previous.train_seconds if previous else None
+    kept_seconds = {name: getattr(previous, name) for name in CLOCKS} if previous else {}
     hashes = {
         WEIGHTS_FILE: sha256(read_bounded(run.weights_path, MAX_MODEL_BYTES, "train again")),
         GRAPH_FILE: sha256(content),
@@ -196,9 +198,9 @@ def export(
         rejection_rule=calibration.rejection_rule,
         epochs_trained=len(trained.history),
         parameters=network.count_params(),
-        train_seconds=trained.train_seconds or previous_seconds or sum(row["seconds"] or 0 for row in trained.history),
         agreement=agreement,
         sha256=hashes,
+        **{"train_seconds": sum(row["seconds"] or 0 for row in trained.history), **kept_seconds, **trained.seconds},
     )
     if previous and _predicts_the_same(previous, manifest):
         kept = {name: digest for name, digest in previous.sha256.items() if name == INT8_FILE}
@@ -258,7 +260,7 @@ def _export_in_new_process(
     run: Run,
     lock: int | None,
     dataset: Dataset | None,
-    train_seconds: float | None = None,
+    seconds: Mapping[str, float] | None = None,
     parts: CustomParts | None = None,
 ) -> Manifest:
     """Export a run under TensorFlow, the only backend that exports ONNX. A process has one backend.
@@ -287,7 +289,7 @@ def _export_in_new_process(
         if line.startswith("fmnist: "):
             log.warning(line.removeprefix("fmnist: "))
     manifest = run.manifest()
-    if train_seconds is not None:
-        manifest = replace(manifest, train_seconds=train_seconds)
+    if seconds:
+        manifest = replace(manifest, **seconds)
         write_document(run.manifest_path, manifest)
     return manifest

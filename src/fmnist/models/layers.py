@@ -1,5 +1,6 @@
 """Layers that Keras lacks."""
 
+from functools import reduce
 from typing import Any
 
 import keras
@@ -73,7 +74,35 @@ def _normalize_on_tensorflow(inputs: Any, offset: Any, mean: Any = None, varianc
 def _normalize_on_any_backend(inputs: Any, offset: Any, mean: Any = None, variance: Any = None) -> OutputsMeanVariance:
     """Normalize with the operations of any Keras backend. See `_normalize_on_tensorflow`."""
     if mean is None:
-        mean, variance = ops.moments(ops.cast(inputs, "float32"), axes=(0, 1, 2))
+        mean, variance = batch_moments(inputs)
     scale = ops.rsqrt(variance + EPSILON)
     outputs = inputs * ops.cast(scale, inputs.dtype) + ops.cast(offset - mean * scale, inputs.dtype)
     return outputs, mean, variance
+
+
+def batch_moments(inputs: Any) -> tuple[Any, Any]:
+    """Return mean and variance of each channel of (n, height, width, channels), in float32 at least.
+
+    Both are sums of one pass over the inputs. `ops.moments` takes two passes, and two more for the gradient, which a
+    GPU waits for.
+    """
+    wide = inputs if keras.backend.standardize_dtype(inputs.dtype) == "float64" else ops.cast(inputs, "float32")
+    mean, mean_of_squares = (ops.mean(each, axis=(0, 1, 2)) for each in (wide, ops.square(wide)))
+    return mean, ops.maximum(mean_of_squares - ops.square(mean), 0)
+
+
+@keras.saving.register_keras_serializable("fmnist")
+class StridedMaxPooling2D(keras.layers.MaxPooling2D):
+    """Max pooling without overlap, as the maximum of strided slices.
+
+    The gradient of JAX's own pooling scatters, which is slow on a GPU. It differs where several inputs are the maximum:
+    here they share the gradient.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return the maximum of each window, (n, height // size, width // size, channels)."""
+        size = self.pool_size[0]
+        height, width = inputs.shape[1:3]
+        rows, columns = height // size * size, width // size * size
+        slices = (inputs[:, i:rows:size, j:columns:size] for i in range(size) for j in range(size))
+        return reduce(ops.maximum, slices)

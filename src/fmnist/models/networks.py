@@ -15,9 +15,8 @@ from keras import layers
 
 from fmnist.config import IMAGE_SIZE, Config
 from fmnist.errors import FmnistError
-from fmnist.models.layers import FusedBatchNormalization
+from fmnist.models.layers import FusedBatchNormalization, StridedMaxPooling2D
 from fmnist.models.user_functions import NetworkFunction, build_custom
-from fmnist.runs import environment
 
 WHITENING_SIZE = 3
 """Height and width of the patches that are whitened, in pixels."""
@@ -34,7 +33,6 @@ LAYOUTS: dict[str, tuple[int | str, ...]] = {
     "tiny": (POOL, 32, 48, POOL, 64, 64),
     "photo": (POOL, 32, 64, POOL, 64, 96),
     "best": (64, POOL, 128, 128, POOL, 256, 256),
-    "wide": (128, POOL, 256, 256, 256, POOL, 512, 512, 512),
 }
 """The layers after the whitening layer: the number of filters of each convolution, and the poolings between them."""
 
@@ -80,13 +78,14 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
         kernel_initializer=whitening_initializer,
         name="whitening",
     )
+    pooling = StridedMaxPooling2D if keras.backend.backend() == "jax" else layers.MaxPooling2D
     stack: list[keras.Layer] = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), whitening]
     # A pooling follows the convolution directly, before normalization and ReLU, which then have less to compute.
     after_pooling: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]
     number = 0
     for item in LAYOUTS[layout]:
         if item == POOL:
-            stack.append(layers.MaxPooling2D(2, name=f"pool{number}"))
+            stack.append(pooling(2, name=f"pool{number}"))
             continue
         number += 1
         convolution = layers.Conv2D(
@@ -232,35 +231,3 @@ def fit_whitening(network: keras.Model, images: np.ndarray) -> None:
     filters = eigenvectors / np.sqrt(eigenvalues + WHITENING_EPSILON)
     kernel = np.concatenate([filters, -filters], axis=1).reshape(size, size, 1, WHITENING_FILTERS)
     network.layers[0].kernel.assign(kernel.astype(np.float32))
-
-
-def choose_precision(precision: str) -> str:
-    """Return the precision to train in.
-
-    Args:
-        precision: "auto", "float32" or "bfloat16".
-
-    Returns:
-        For "auto", "bfloat16" if Keras computes on a GPU or on a CPU with native bfloat16, and "float32" otherwise. Any
-        other value is returned unchanged.
-    """
-    if precision != "auto":
-        return precision
-    return "bfloat16" if _is_on_gpu() or environment.has_native_bfloat16() else "float32"
-
-
-def device_name() -> str:
-    """Return the name of the GPU or CPU that Keras computes on."""
-    if not _is_on_gpu():
-        return environment.cpu_name()
-    import jax
-
-    return str(jax.devices()[0].device_kind)
-
-
-def _is_on_gpu() -> bool:
-    if keras.backend.backend() != "jax":
-        return False  # TensorFlow's GPU build was not measured
-    import jax
-
-    return jax.default_backend() == "gpu"

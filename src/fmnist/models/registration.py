@@ -19,6 +19,7 @@ CLASSES = {
     "FusedBatchNormalization": "fmnist.models.layers",
     "LossRecorder": "fmnist.training.epochs",
     "Muon": "fmnist.models.muon",
+    "StridedMaxPooling2D": "fmnist.models.layers",
 }
 """Name of each class that a file of Keras can contain, and its module, which registers it under `PACKAGE`."""
 PACKAGE = "fmnist"

@@ -16,7 +16,7 @@ VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS")
 """Environment variables that change the order in which TensorFlow computes."""
 
-COMPARED = ("python", "processor", "threads", "backend", "precision")
+COMPARED = ("python", "processor", "threads", "backend", "devices", "precision")
 """Fields that a result depends on, besides versions and settings. The operating system's version is not one."""
 
 MEMINFO = Path("/proc/meminfo")
@@ -33,6 +33,7 @@ def describe_environment(
     data_sha256: dict[str, str],
     class_names: tuple[str, ...] | None = None,
     photos_sha256: str | None = None,
+    devices: int = 1,
 ) -> Environment:
     """Describe this process and the data that it trains on.
 
@@ -42,6 +43,7 @@ def describe_environment(
         data_sha256: file name to SHA-256.
         class_names: of the data.
         photos_sha256: of the file of photos, if the network is trained on them.
+        devices: number of devices that share each batch.
     """
     return Environment(
         python=platform.python_version(),
@@ -51,6 +53,7 @@ def describe_environment(
         threads=num_cpus(),
         settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
         backend=backend,
+        devices=devices,
         precision=precision,
         data_sha256=data_sha256,
         class_names=class_names,

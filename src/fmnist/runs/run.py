@@ -269,14 +269,14 @@ def open_pretrained() -> Run:
 
 
 def record_environment(
-    run: Run, dataset: Dataset, backend: str, precision: str, photos_sha256: str | None = None
+    run: Run, dataset: Dataset, backend: str, precision: str, photos_sha256: str | None = None, devices: int = 1
 ) -> None:
     """Write `environment.json`. In a resumed run, check the data and warn about what has changed.
 
     Raises:
         FmnistError: if the run was started on other data or photos.
     """
-    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names, photos_sha256)
+    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names, photos_sha256, devices)
     path = run.folder / "environment.json"
     if path.exists():
         try:

@@ -89,6 +89,8 @@ class Environment(Document, frozen=True, kw_only=True):
     """Environment variables that TensorFlow reads."""
     backend: Text
     """Of Keras."""
+    devices: Annotated[int, Meta(ge=1, le=10**6)] = 1
+    """GPUs, or other devices of JAX, that shared each batch."""
     precision: Text
     data_sha256: dict[FileName, Sha256]
     """Data file to the SHA-256 of its decompressed content."""
@@ -187,6 +189,11 @@ class Manifest(Document, frozen=True, kw_only=True):
     epochs_trained: Annotated[int, Meta(ge=0, le=MAX_EPOCHS)]
     parameters: Count
     train_seconds: Seconds
+    """Of the whole training, without loading the data and export."""
+    compile_seconds: Seconds | None = None
+    """Of compiling the programs of the epochs, under JAX; less if they were in a cache. None under TensorFlow."""
+    device_seconds: Seconds | None = None
+    """Of running these programs, from their start until their results are there."""
     agreement: Agreement
     sha256: dict[FileName, Sha256]
     """File name to SHA-256, for the weights and each exported graph."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from fmnist.config import MAX_EPOCHS, Config
 from fmnist.documents import FORMAT_VERSION, Document, parse_document
 from fmnist.errors import FmnistError, one_line
 from fmnist.files import MAX_MODEL_BYTES, read_bounded, sha256, write_atomic
+from fmnist.models.devices import is_on_gpu
 from fmnist.models.weights import get_optimizer_state, get_weights, set_optimizer_state, set_weights
 from fmnist.runs.history import HISTORY_COLUMNS, History, history_row, write_history
 from fmnist.runs.run import Run
@@ -28,6 +30,8 @@ log = logging.getLogger("fmnist")
 
 NUM_KEPT = 2
 """The newest checkpoint, and the one before in case that is damaged."""
+GPU_INTERVALS = (1.0, 2.0)
+"""Seconds between two checkpoints, and between two drawings of the curves."""
 NO_HASH = "0" * 64
 """Placeholder for the hash in the file, while the hash is computed."""
 
@@ -60,17 +64,17 @@ class DamagedCheckpointError(FmnistError):
 
 
 def write_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically, and remove all others but the one of the epoch before.
+    """Write a checkpoint atomically, and remove all others but the one before.
 
     Raises:
         OSError: if it cannot be written. Earlier checkpoints are intact.
     """
-    num_epochs = len(checkpoint.history)
-    write_atomic(_path(run, num_epochs), to_bytes(checkpoint, run.config))
-    # Keep by epoch number: a damaged checkpoint of a later epoch would otherwise count as the newest.
-    kept = {_path(run, number) for number in range(num_epochs - NUM_KEPT + 1, num_epochs + 1)}
-    for path in set(run.checkpoint_paths()) - kept:
-        path.unlink()
+    path = run.folder / f"checkpoint-{len(checkpoint.history):04d}.safetensors"
+    write_atomic(path, to_bytes(checkpoint, run.config))
+    # Those of later epochs go too: a damaged one would otherwise count as the newest.
+    kept = [each for each in run.checkpoint_paths() if each <= path][-NUM_KEPT:]
+    for each in set(run.checkpoint_paths()) - set(kept):
+        each.unlink()
 
 
 def newest_checkpoint(run: Run) -> Checkpoint | None:
@@ -149,18 +153,20 @@ def _config_hash(config: Config) -> str:
     return sha256(json.dumps(config.to_json(), sort_keys=True).encode())
 
 
-def _path(run: Run, num_epochs: int) -> Path:
-    return run.folder / f"checkpoint-{num_epochs:04d}.safetensors"
-
-
 class RunCheckpoint(keras.callbacks.Callback):
-    """Write each completed epoch to the run folder: checkpoint, weights, history, curves."""
+    """Write completed epochs to the run folder: checkpoint, weights, history, curves.
+
+    On a CPU, every epoch is written. On a GPU, which can have ten epochs in a second, those are skipped that complete
+    soon after one that was written; the last epoch is always written.
+    """
 
     def __init__(self, run: Run, sampler: EpochSampler):
         super().__init__()
         self.run, self.sampler = run, sampler
         self.latest: Checkpoint | None = None
-        self.started = 0.0
+        self.history: History = []
+        self.started = self.written = self.drawn = -math.inf
+        self.checkpoint_interval, self.curves_interval = GPU_INTERVALS if is_on_gpu() else (0.0, 0.0)
 
     def restore(self, network: keras.Sequential) -> int:
         """Load the newest checkpoint of the run into a network, its optimizer and the sampler.
@@ -185,9 +191,10 @@ class RunCheckpoint(keras.callbacks.Callback):
                 f"{self.sampler.losses.shape}, so train again into a new folder"
             )
         self.sampler.losses[:] = checkpoint.losses
-        self.latest = checkpoint
+        self.latest, self.history = checkpoint, list(checkpoint.history)
         # The run may have been interrupted after its checkpoint and before these files.
         write_run_files(self.run, checkpoint)
+        draw_curves(self.run, self.history)
         return len(checkpoint.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -195,30 +202,51 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the files. The checkpoint is first, because the others can be written again from it."""
+        """Write the files, unless they were written just before."""
+        now = time.perf_counter()
         more = {
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "seconds": round(time.perf_counter() - self.started, 3),
+            "seconds": round(now - self.started, 3),
         }
-        row = history_row(epoch, {**(logs or {}), **more})
+        self.history.append(history_row(epoch, {**(logs or {}), **more}))
+        if now - self.written >= self.checkpoint_interval:
+            self._write()
+        if now - self.drawn >= self.curves_interval:
+            self._draw()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Write the last epoch if it was skipped."""
+        if not self.latest or len(self.latest.history) < len(self.history):
+            self._write()
+        if self.curves_interval:  # the last drawing can be older
+            self._draw()
+
+    def _write(self) -> None:
+        """Write checkpoint, weights and history. The checkpoint is first: the others can be written again from it."""
         self.latest = Checkpoint(
             weights=get_weights(self.model),
             optimizer=get_optimizer_state(self.model.optimizer),
             losses=self.sampler.losses.copy(),
-            history=[*(self.latest.history if self.latest else []), row],
+            history=list(self.history),
         )
         write_checkpoint(self.run, self.latest)
         write_run_files(self.run, self.latest)
+        self.written = time.perf_counter()
+
+    def _draw(self) -> None:
+        draw_curves(self.run, self.history)
+        self.drawn = time.perf_counter()
 
 
 def write_run_files(run: Run, checkpoint: Checkpoint) -> None:
-    """Write the files that other programs read: weights, history and curves.
-
-    A figure that cannot be drawn is logged, and training continues.
-    """
+    """Write the files that other programs read: weights and history."""
     write_atomic(run.weights_path, save(checkpoint.weights))
     write_history(run.history_path, checkpoint.history)
+
+
+def draw_curves(run: Run, history: History) -> None:
+    """Draw `curves.png`. If it cannot be drawn, that is logged, and training continues."""
     try:
-        plots.save(curves.training_curves(checkpoint.history, run.config.first_hard_epoch), run.folder / "curves.png")
+        plots.save(curves.training_curves(history, run.config.first_hard_epoch), run.folder / "curves.png")
     except Exception as error:
         log.warning("curves.png could not be drawn, training continues: %s", one_line(error))

@@ -9,6 +9,9 @@ import numpy as np
 from fmnist.config import PRESETS, Config
 from fmnist.data.dataset import Dataset
 from fmnist.errors import FmnistError, type_of
+from fmnist.export.onnx import check_exportable, check_reference
+from fmnist.models.custom import CustomParts
+from fmnist.models.networks import build_network
 from fmnist.runs.data import OTHER_COMPUTER
 from fmnist.runs.run import Run
 
@@ -128,3 +131,12 @@ def refuse_photos_elsewhere(run: Run) -> None:
             f"the photos of {run.folder} are on another computer ({run.config.photos}), which is not asked for them; "
             "copy them, and train again with --photos"
         )
+
+
+def check_custom_export(parts: CustomParts, config: Config, dataset: Dataset) -> None:
+    """Raise an `FmnistError` if a user's network could not be exported after its training."""
+    if keras.backend.backend() == "tensorflow":
+        num_outputs = config.num_outputs(len(dataset.class_names))
+        check_exportable(build_network(config, num_outputs, "float32", parts.network), dataset.class_names)
+    else:
+        check_reference(parts)

@@ -114,6 +114,11 @@ class EpochSampler(keras.callbacks.Callback):
         super().__init__()
         self.images, self.labels, self.class_names, self.config = images, one_hot_labels, class_names, config
         self.custom_augment = custom_augment
+        self.is_planned = not (photos or custom_augment or config.photo_augmentation)
+        self.plan: augment.Plan | None = None
+        """Of the epoch, if the whole of its augmentation is a plan."""
+        self.applies_plans = True
+        """Whether `batches` gets the images of the epoch. A compiled epoch applies the plan by itself."""
         num_selected = math.ceil(config.hard_example_fraction * len(images))
         self.losses = np.full(len(images), np.inf, np.float32)
         self.selected = np.arange(num_selected)
@@ -130,29 +135,44 @@ class EpochSampler(keras.callbacks.Callback):
         """Select, augment and reseed."""
         config = self.config
         self.selected = augment.select_hard_examples(self.losses, len(self.selected), config.seed, epoch)
-        images, labels = self._augment(epoch)
+        labels = self.labels[self.selected]
+        self.plan = self._draw_plan(epoch, config.cutmix) if self.is_planned else None
+        if self.plan:
+            labels = augment.mix_labels(labels, self.plan.cutmix) if self.plan.cutmix else labels
+            if self.applies_plans:
+                self.batches.images = augment.apply_plan(self.images, self.plan, config.shift)
+        else:
+            self.batches.images, labels = self._augment(epoch, labels)
+        self.batches.labels = labels
+        reseed_dropout(self.model, config.seed, epoch)
+
+    def _draw_plan(self, epoch: int, cutmix: float = 0.0) -> augment.Plan:
+        config = self.config
+        return augment.draw_plan(
+            len(self.images), self.selected, config.seed, epoch, bool(config.flip), config.shift, cutmix
+        )
+
+    def _augment(self, epoch: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and labels of an epoch whose augmentation is more than a plan."""
+        config = self.config
+        if self.custom_augment:
+            rng = augment.rng("custom", config.seed, epoch)
+            images, labels = apply_augment(self.custom_augment, self.images[self.selected], labels, rng)
+        else:
+            images = augment.apply_plan(self.images, self._draw_plan(epoch), config.shift)
+            if config.photo_augmentation:
+                images, labels = augment_as_photos(
+                    images, labels, self.class_names, config.seed, epoch, bool(config.flip), self.has_photos
+                )
+            if config.cutmix:
+                cutmix = augment.draw_cutmix(len(images), config.cutmix, config.seed, epoch)
+                images, labels = augment.mix_images(images, cutmix), augment.mix_labels(labels, cutmix)
         if self.photos:
             photos, indices = draw_photos(self.photos, self.num_photos, config.seed, epoch, bool(config.flip))
             images = np.concatenate([images, photos])
             labels = np.concatenate([labels, one_hot_photos(self.photos.accepted[indices])])
             self.order = augment.rng("photos", config.seed, epoch, 1).permutation(len(images))
             images, labels = images[self.order], labels[self.order]
-        self.batches.images, self.batches.labels = images, labels
-        reseed_dropout(self.model, config.seed, epoch)
-
-    def _augment(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the selected images of the data set, augmented, and their labels."""
-        config, labels = self.config, self.labels[self.selected]
-        if self.custom_augment:
-            rng = augment.rng("custom", config.seed, epoch)
-            return apply_augment(self.custom_augment, self.images[self.selected], labels, rng)
-        images = augment.augment(self.images, self.selected, config.seed, epoch, bool(config.flip), config.shift)
-        if config.photo_augmentation:
-            images, labels = augment_as_photos(
-                images, labels, self.class_names, config.seed, epoch, bool(config.flip), self.has_photos
-            )
-        if config.cutmix:
-            images, labels = augment.cutmix(images, labels, config.cutmix, config.seed, epoch)
         return images, labels
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from msgspec.structs import replace
@@ -13,10 +13,11 @@ from fmnist.config import Config
 from fmnist.data.dataset import Dataset, Split, check_is_dataset, check_trainable, evenly_spaced, load, split_dataset
 from fmnist.data.photos import PhotoSet, load_photos
 from fmnist.errors import FmnistError, type_of
-from fmnist.export.onnx import TrainedNetwork, check_exportable, check_reference, export, read_trained
+from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import as_path, lock_folder
 from fmnist.models.custom import CustomParts
-from fmnist.models.networks import build_network, choose_precision, fit_whitening, keras_defaults
+from fmnist.models.devices import cache_programs, choose_precision, is_on_gpu
+from fmnist.models.networks import build_network, fit_whitening, keras_defaults
 from fmnist.models.user_functions import Augment, NetworkFunction
 from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
@@ -32,15 +33,19 @@ from fmnist.runs.run import (
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.checks import (
     check_callbacks,
+    check_custom_export,
     refuse_photos_elsewhere,
     refuse_without_weights,
     warn_of_imbalance,
     warn_of_learning_rate,
 )
-from fmnist.training.epochs import EpochSampler, one_hot, validation_batches
+from fmnist.training.epochs import Batches, EpochSampler, one_hot, validation_batches
 from fmnist.training.optimizers import make_optimizer
 from fmnist.training.photo_batches import AnyOfCrossentropy
 from fmnist.training.progress import watch
+
+if TYPE_CHECKING:
+    from fmnist.training.compiled_epoch import CompiledEpochs
 
 NUM_WHITENING_IMAGES = 5_000
 """As many as the CIFAR-10 speedrun uses: enough to estimate the covariance of 3x3 patches."""
@@ -58,6 +63,7 @@ def train(
     augment: Augment | None = None,
     dataset: Dataset | None = None,
     folder: str | Path | None = None,
+    devices: int = 1,
     verbose: bool | None = None,
 ) -> Run:
     """Train a network and export it.
@@ -82,6 +88,7 @@ def train(
             which views the predictions are averaged over.
         dataset: the data, if it is loaded already or in memory. None loads what `config.data` names.
         folder: the run folder. None creates a new one under `runs/`.
+        devices: how many GPUs of this machine each batch is divided among, under JAX.
         verbose: whether to show the progress. None shows it in a terminal, and in a notebook without `LiveCurves`.
 
     Returns:
@@ -118,12 +125,13 @@ def train(
         run = create_run(config, folder, parts.record)
         try:
             with watch(verbose, callbacks) as watching:
-                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks])
+                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks], devices)
         except Exception as error:
             if not isinstance(error, OSError):  # of the disk: training again into this folder can work
                 remove_without_epochs(run, keep_folder=is_there)
             raise
-        trained = dataclasses.replace(trained, train_seconds=time.perf_counter() - started)
+        seconds = {"train_seconds": time.perf_counter() - started, **trained.seconds}
+        trained = dataclasses.replace(trained, seconds=seconds)
 
         export(run, lock, trained, dataset, split, parts)
     return run
@@ -138,6 +146,7 @@ def resume(
     loss: keras.losses.Loss | Callable[..., Any] | str | None = None,
     augment: Augment | None = None,
     dataset: Dataset | None = None,
+    devices: int = 1,
     verbose: bool | None = None,
 ) -> Run:
     """Continue an interrupted run after its last completed epoch, whatever interrupted it.
@@ -153,6 +162,7 @@ def resume(
         loss: as for `train`.
         augment: as for `train`.
         dataset: the run's data, if it is loaded already.
+        devices: as for `train`. Another number gives slightly different sums.
         verbose: as for `train`.
 
     Returns:
@@ -180,7 +190,7 @@ def resume(
         if run.status == "training":
             check_callbacks(run.config, callbacks)
             with watch(verbose, callbacks) as watching:
-                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks])
+                trained = fit(run, dataset, split, photos, parts, [*watching, *callbacks], devices)
         else:  # all epochs are done, only the export is missing
             trained = read_trained(run, dataset)
         export(run, lock, trained, dataset, split, parts)
@@ -200,6 +210,7 @@ def fit(
     photos: PhotoSet | None,
     parts: CustomParts,
     callbacks: Callbacks = (),
+    devices: int = 1,
 ) -> TrainedNetwork:
     """Train the network of a run from its newest checkpoint, or from the beginning, to its last epoch.
 
@@ -210,11 +221,15 @@ def fit(
         photos: of `photos_to_train_on`.
         parts: what is the user's own.
         callbacks: as for `train`.
+        devices: as for `train`.
     """
+    if keras.backend.backend() == "jax":
+        cache_programs()
     config = run.config
     num_outputs = config.num_outputs(len(dataset.class_names))
     precision = choose_precision(config.precision)
-    record_environment(run, dataset, keras.backend.backend(), precision, photos.sha256 if photos else None)
+    photos_sha256 = photos.sha256 if photos else None
+    record_environment(run, dataset, keras.backend.backend(), precision, photos_sha256, devices)
     remove_exports(run)
 
     network = build_network(config, num_outputs, precision, parts.network)
@@ -238,12 +253,15 @@ def fit(
         ],
     )
     run_checkpoint = RunCheckpoint(run, sampler)
+    batches, validation = sampler.batches, None if config.full else validation_batches(split, num_outputs)
+    programs = compile_epochs(network, sampler, validation, devices)
+    completed = run_checkpoint.restore(network)
     network.fit(
-        sampler.batches,
-        initial_epoch=run_checkpoint.restore(network),
+        programs.one_step(batches) if programs else batches,
+        initial_epoch=completed,
         epochs=config.epochs,
         shuffle=False,  # `EpochSampler` has shuffled the images
-        validation_data=None if config.full else validation_batches(split, num_outputs),
+        validation_data=programs.one_step(validation) if programs and validation else validation,
         callbacks=[sampler, run_checkpoint, *callbacks],
         verbose=0,
     )
@@ -252,13 +270,28 @@ def fit(
     # If a callback has stopped the training early, the checkpoints are still needed.
     if len(checkpoint.history) == config.epochs:
         remove_checkpoints(run)
-    return TrainedNetwork(checkpoint.weights, checkpoint.history, precision)
+    seconds = programs.seconds if programs and not completed else {}
+    return TrainedNetwork(checkpoint.weights, checkpoint.history, precision, seconds)
 
 
-def check_custom_export(parts: CustomParts, config: Config, dataset: Dataset) -> None:
-    """Raise an `FmnistError` if a user's network could not be exported after its training."""
-    if keras.backend.backend() == "tensorflow":
-        num_outputs = config.num_outputs(len(dataset.class_names))
-        check_exportable(build_network(config, num_outputs, "float32", parts.network), dataset.class_names)
-    else:
-        check_reference(parts)
+def compile_epochs(
+    network: keras.Model, sampler: EpochSampler, validation: Batches | None, devices: int
+) -> "CompiledEpochs | None":
+    """Let a compiled program run each epoch under JAX on GPUs. Returns None where `fit` runs it step by step.
+
+    On a CPU, XLA computes the gradients of convolutions 30 times slower in the loop of a program than outside of it
+    (JAX 0.10 to 0.12, docs/log.md).
+
+    Raises:
+        FmnistError: if the devices are not there, or this backend cannot use several.
+    """
+    is_jax = keras.backend.backend() == "jax"
+    if is_jax and network.jit_compile and (is_on_gpu() or devices > 1):
+        from fmnist.training.compiled_epoch import CompiledEpochs
+
+        return CompiledEpochs(network, sampler, validation, devices)
+    if devices > 1:
+        raise FmnistError(
+            f"devices is {devices}; expected 1: several need KERAS_BACKEND=jax and a network that it can compile"
+        )
+    return None
