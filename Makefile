@@ -61,7 +61,7 @@ figures: .venv/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
 lock:
 	$(LOCK) --extra train --group run -o requirements.txt
-	$(LOCK) --extra train --extra demo --extra heic --extra jax --extra tensorboard --group dev \
+	$(LOCK) --extra train --extra demo --extra heic --extra jax --extra cluster --extra tensorboard --group dev \
 		-c requirements.txt -o requirements-dev.txt
 
 .venv/bin/python:

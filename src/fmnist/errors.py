@@ -15,6 +15,10 @@ class FmnistError(Exception):
     """An error that the user can fix. Its message is one line, meant for people."""
 
 
+class FolderInUseError(FmnistError):
+    """Another process, or this one, has locked a folder."""
+
+
 IS_TENSORFLOW_CPU_AVAILABLE = sys.platform == "win32" or (sys.platform, platform.machine()) == ("linux", "x86_64")
 TENSORFLOW_EXTRA = "tensorflow-cpu" if IS_TENSORFLOW_CPU_AVAILABLE else "tensorflow"
 """The smallest TensorFlow build for this platform."""

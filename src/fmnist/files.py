@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fmnist.errors import FmnistError, type_of
+from fmnist.errors import FmnistError, FolderInUseError, type_of
 
 log = logging.getLogger("fmnist")
 
@@ -163,7 +163,7 @@ def lock_folder(folder: Path) -> Iterator[int | None]:
         The file descriptor of the lock. A child process that inherits it keeps the lock. None if there is no lock.
 
     Raises:
-        FmnistError: if another process, or this one, holds the lock.
+        FolderInUseError: if another process, or this one, holds the lock.
         OSError: if the folder cannot be opened.
     """
     if sys.platform == "win32" or os.environ.get(LOCKED_FOLDER) == str(folder.absolute()):
@@ -176,7 +176,7 @@ def lock_folder(folder: Path) -> Iterator[int | None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FmnistError(
+            raise FolderInUseError(
                 f"{folder} is in use by another fmnist process; wait until it has ended, or name another folder"
             ) from error
         except OSError as error:

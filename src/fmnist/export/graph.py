@@ -11,7 +11,7 @@ ops = keras.ops
 
 LOG_EPSILON = 1e-30
 """Keeps logarithms finite where a probability has underflowed."""
-BATCH_SIZE = 100
+BATCH_SIZE = 250
 MAX_FEATURES = 2_048
 """Wider features, as those of a flattened convolution, are not used: the rejection rule inverts their covariance, which
 takes cubic time, and its projection has to fit into the manifest."""
