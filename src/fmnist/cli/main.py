@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from fmnist.cli import learn, use
 from fmnist.cli.evaluate import evaluate
+from fmnist.cli.study import study
 from fmnist.cli.terminal import print_error, show_log
 from fmnist.cli.train import train
 from fmnist.errors import FmnistError, one_line
@@ -17,11 +18,13 @@ from fmnist.errors import FmnistError, one_line
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Learn": (learn.data, learn.explore, train, evaluate),
     "Use": (use.predict, use.demo, use.adapt, use.export, use.doctor),
+    "Research": (study,),
 }
 """The commands, in the groups of `fmnist --help`."""
 EXTRAS = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "demo"),
     **dict.fromkeys(("jinja2", "keras", "matplotlib", "onnx", "requests", "safetensors", "scipy", "sklearn"), "train"),
+    "distributed": "cluster",
     "tensorboard": "tensorboard",
     "tf2onnx": "train",
 }

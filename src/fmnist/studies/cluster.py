@@ -1,0 +1,40 @@
+"""The runs of a study on a Dask cluster, whose scheduler and workers the user starts."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+
+from fmnist.errors import FmnistError, one_line
+
+TIMEOUT_SECONDS = 10
+RETRIES = 10
+"""Of a run whose worker is lost. It resumes on another worker."""
+
+
+@contextmanager
+def open_cluster(scheduler: str) -> Iterator[Executor]:
+    """Connect to a cluster.
+
+    Args:
+        scheduler: its scheduler file, or its address, as `tcp://127.0.0.1:8786`.
+
+    Yields:
+        An executor that runs a function in a thread of a worker.
+
+    Raises:
+        FmnistError: if there is no scheduler.
+    """
+    from distributed import Client
+
+    is_file = Path(scheduler).is_file()
+    options = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
+    try:
+        client = Client(**options, timeout=TIMEOUT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise FmnistError(
+            f"no Dask scheduler answers at {scheduler} ({one_line(error)}); start one: dask scheduler --host 127.0.0.1 "
+            "--scheduler-file scheduler.json"
+        ) from error
+    with client:
+        yield client.get_executor(pure=False, retries=RETRIES)

@@ -1,0 +1,150 @@
+"""The plan of a study: which configurations are trained with which seeds. It is written before the first run."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from fmnist.config import Config
+from fmnist.data.dataset import Dataset
+from fmnist.documents import FORMAT_VERSION, Document, read_document, write_document
+from fmnist.errors import FmnistError, quote
+from fmnist.files import is_temporary_file
+from fmnist.runs.environment import installed_versions
+from fmnist.runs.schemas import FileName, Sha256, Text
+
+PLAN_FILE = "study.json"
+RESULTS_FILE = "results.json"
+MAX_RUNS = 10_000
+RUNS_FOLDER = "runs"
+
+Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Configuration(Document, frozen=True, kw_only=True):
+    """A configuration of a study. Its seed is that of the run."""
+
+    name: FileName
+    config: Config
+
+
+class StudyPlan(Document, frozen=True, kw_only=True):
+    """`study.json`: everything that the results of a study depend on."""
+
+    format_version: int = FORMAT_VERSION
+    created: Annotated[datetime, Meta(tz=True)]
+    configurations: Annotated[tuple[Configuration, ...], Meta(min_length=1, max_length=MAX_RUNS)]
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=MAX_RUNS)]
+    cores: Annotated[int, Meta(ge=1, le=10_000)]
+    """Processors of each run. Their number changes the last bits of the weights."""
+    backend: Text
+    """Of Keras."""
+    versions: dict[Text, Text]
+    """Package name to version. All runs have the same."""
+    data_sha256: dict[FileName, Sha256]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a study."""
+
+    configuration: str
+    config: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.folder.name
+
+
+def make_plan(
+    presets: Sequence[str],
+    grid: Mapping[str, Sequence[Any]],
+    num_seeds: int,
+    cores: int,
+    backend: str,
+    dataset: Dataset,
+    **changes: Any,
+) -> StudyPlan:
+    """Return the plan of all combinations of presets and settings.
+
+    Args:
+        presets: names of presets.
+        grid: name of a field of `Config` to its values.
+        num_seeds: seeds are 0, 1, ...
+        cores: of each run.
+        backend: of Keras.
+        dataset: the data of all runs.
+        changes: fields of `Config` that all runs share.
+
+    Raises:
+        FmnistError: for a value out of bounds, or two configurations with the same settings.
+    """
+    configurations = []
+    for preset, *values in itertools.product(presets, *grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        config = Config.from_preset(preset, data=dataset.path, **changes, **settings)
+        words = [preset, *(f"{name}-{value}" for name, value in settings.items())]
+        name = re.sub(r"[^A-Za-z0-9_.-]+|\.(?=\.)", "_", "-".join(words))[:150]
+        configurations.append(Configuration(name=name, config=config))
+    if len({each.name for each in configurations}) < len(configurations):
+        raise FmnistError("two configurations are the same; name each preset and each value once")
+    if len(configurations) * num_seeds > MAX_RUNS:
+        raise FmnistError(f"the study has {len(configurations) * num_seeds} runs; expected at most {MAX_RUNS}")
+    return StudyPlan(
+        created=datetime.now(UTC),
+        configurations=tuple(configurations),
+        seeds=tuple(range(num_seeds)),
+        cores=cores,
+        backend=backend,
+        versions=installed_versions(),
+        data_sha256=dataset.sha256,
+    )
+
+
+def planned_runs(folder: Path, plan: StudyPlan) -> list[PlannedRun]:
+    """Return all runs of a plan: first seed 0 of each configuration, then seed 1, so that all progress alike."""
+    return [
+        PlannedRun(each.name, replace(each.config, seed=seed), folder / RUNS_FOLDER / f"{each.name}-seed-{seed}")
+        for seed in plan.seeds
+        for each in plan.configurations
+    ]
+
+
+def write_plan(folder: Path, plan: StudyPlan) -> None:
+    """Start a study: write its plan into a new or empty folder.
+
+    Raises:
+        FmnistError: if the folder has other files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not all(is_temporary_file(path) for path in folder.iterdir()):
+        raise FmnistError(f"{folder} is not empty and no study; expected a new folder, so choose another name")
+    write_document(folder / PLAN_FILE, plan)
+
+
+def read_plan(folder: Path) -> StudyPlan:
+    """Read the plan of a study.
+
+    Raises:
+        FmnistError: if there is none, or it is damaged.
+    """
+    return read_document(folder / PLAN_FILE, StudyPlan, "start the study again in a new folder")
+
+
+def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
+    """Raise an `FmnistError` if options contradict the plan of a study."""
+    for field in ("configurations", "seeds", "cores", "backend", "data_sha256"):
+        planned, given = getattr(before, field), getattr(now, field)
+        if planned != given:
+            raise FmnistError(
+                f"{folder} was planned with other {field}; `fmnist study {quote(folder)}` goes on with its own plan, "
+                "and another study needs a new folder"
+            )

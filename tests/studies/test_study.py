@@ -1,0 +1,280 @@
+"""Studies: the plan is frozen, the run folders are the state, one failed run does not stop the others."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from fmnist.config import Config
+from fmnist.errors import FmnistError
+from fmnist.files import lock_folder
+from fmnist.runs.environment import num_cpus
+from fmnist.studies import engine, results, study
+from fmnist.studies.engine import claim_cpus, run_task, task_for
+from fmnist.studies.plan import check_same_plan, make_plan, planned_runs, read_plan, write_plan
+from fmnist.studies.study import run_study
+
+
+@pytest.fixture
+def plan(small):
+    """Two configurations with two seeds."""
+    return make_plan(["textbook"], {"learning_rate": [0.001, 0.01]}, 2, 1, "tensorflow", small, epochs=1)
+
+
+def test_a_plan_has_all_combinations_and_is_read_back(plan, tmp_path, small):
+    write_plan(tmp_path / "study", plan)
+    assert read_plan(tmp_path / "study") == plan
+    runs = planned_runs(tmp_path / "study", plan)
+    assert [run.name for run in runs] == [
+        "textbook-learning_rate-0.001-seed-0", "textbook-learning_rate-0.01-seed-0",
+        "textbook-learning_rate-0.001-seed-1", "textbook-learning_rate-0.01-seed-1",
+    ]  # fmt: skip
+    assert [(run.config.learning_rate, run.config.seed) for run in runs] == [
+        (0.001, 0),
+        (0.01, 0),
+        (0.001, 1),
+        (0.01, 1),
+    ]
+    assert plan.data_sha256 == small.sha256
+
+
+@pytest.mark.parametrize(
+    ("presets", "grid", "seeds", "message"),
+    [
+        (["fast", "fast"], {}, 1, "two configurations are the same"),
+        (["fast"], {"shift": [1, 1]}, 1, "two configurations are the same"),
+        (["fast"], {}, 20_000, "the study has 20000 runs; expected at most 10000"),
+        (["fast"], {"shift": [99]}, 1, "shift is 99"),
+        (["faster"], {}, 1, "unknown preset 'faster'"),
+    ],
+)
+def test_what_cannot_be_planned(presets, grid, seeds, message, small):
+    with pytest.raises(FmnistError, match=message):
+        make_plan(presets, grid, seeds, 1, "tensorflow", small)
+
+
+def test_a_plan_is_not_written_over_other_files(plan, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FmnistError, match="is not empty and no study"):
+        write_plan(tmp_path, plan)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seeds": (0,)}, {"cores": 2}, {"backend": "jax"}, {"data_sha256": {"x": "0" * 64}}], ids=str
+)
+def test_other_options_than_planned_are_refused(plan, change, tmp_path):
+    check_same_plan(tmp_path, plan, replace(plan, versions={"keras": "4"}))
+    with pytest.raises(FmnistError, match=f"was planned with other {next(iter(change))}"):
+        check_same_plan(tmp_path, plan, replace(plan, **change))
+
+
+def test_processors_are_given_to_one_run_at_a_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {2, 3, 5})
+    with claim_cpus(2) as first:
+        assert first == (2, 3)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(lambda: claim_cpus(2).__enter__())
+            with claim_cpus(1) as second:
+                assert second == (5,)
+            time.sleep(2 * engine.POLL_SECONDS)
+            assert not waiting.done()
+            monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {2, 3, 5, 8})
+            assert waiting.result(timeout=5) == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cores": 10**6}, "processors; the study has 1000000 for each run"),
+        ({"versions": {"keras": "0.1"}}, "the study has keras 0.1, so install that, or start a new study"),
+        ({"versions": {"no-such-package": "1"}}, "found no-such-package missing"),
+    ],
+)
+def test_a_machine_that_does_not_fit_is_refused(change, message, plan, tmp_path):
+    write_plan(tmp_path / "study", plan)
+    run = planned_runs(tmp_path / "study", plan)[0]
+    task = task_for(run.folder, run.config, plan.data_sha256, test=False)
+    arguments = {"cores": 1, "versions": plan.versions, **change}
+    assert message in run_task(task, backend="tensorflow", **arguments)
+
+
+def test_a_machine_without_the_shared_folder_is_refused(plan, tmp_path):
+    run = planned_runs(tmp_path / "elsewhere", plan)[0]
+    task = task_for(run.folder, run.config, plan.data_sha256, test=False)
+    assert "expected a folder that all machines of the study share" in run_task(task, 1, plan.versions, "tensorflow")
+
+
+FAILURES = {
+    "wrong": 'sys.stdout.write(\'{"error": "the data is damaged"}\')',
+    "crash": "raise ValueError('a bug')",
+    "killed": "os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "message", "starts"),
+    [
+        ("wrong", "the data is damaged", 1),
+        ("crash", "its process ended with exit code 1: ValueError: a bug", 1),
+        ("killed", "its process was ended 3 times, the last time by SIGKILL", 3),
+    ],
+)
+def test_only_a_process_that_was_killed_is_started_again(program, message, starts, plan, tmp_path, monkeypatch):
+    write_plan(tmp_path / "study", plan)
+    run = planned_runs(tmp_path / "study", plan)[0]
+    started = tmp_path / "started"
+    code = f"import os, sys; open({str(started)!r}, 'a').write('x'); {FAILURES[program]}"
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        engine.subprocess, "Popen", lambda command, **options: popen([sys.executable, "-c", code], **options)
+    )
+    task = task_for(run.folder, run.config, plan.data_sha256, test=False)
+    assert run_task(task, 1, plan.versions, "tensorflow") == message
+    assert started.read_text() == "x" * starts
+
+
+def test_a_failed_run_does_not_stop_the_others(plan, tmp_path, monkeypatch):
+    asked = []
+
+    def run(task, cores, versions, backend):
+        asked.append(task["config"]["seed"])
+        if task["config"]["learning_rate"] == 0.01:
+            raise RuntimeError("the worker was lost")
+
+    monkeypatch.setattr(study, "run_task", run)
+    changes = []
+    with ThreadPoolExecutor(1) as executor:
+        state = run_study(tmp_path, plan, executor, on_change=lambda state: changes.append(state.count("failed")))
+    assert asked == [0, 0, 1, 1]
+    assert [each.state for each in state.runs] == ["done", "failed", "done", "failed"]
+    assert "the worker was lost" in state.runs[1].error
+    assert changes == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "sd", "interval"),
+    [
+        ([], None, None, None),
+        ([0.9], 0.9, None, None),
+        ([1, 2, 3], 2, 1, [2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)]),
+    ],
+)
+def test_summaries(values, mean, sd, interval):
+    summary = results.summarize(values)
+    assert (summary["n"], summary["mean"], summary["sd"]) == (len(values), mean, sd)
+    assert summary["interval_95"] == (interval and pytest.approx(interval, abs=1e-5))
+
+
+def test_differences_are_of_common_seeds():
+    def record(name, seed, value):
+        return {"configuration": name, "seed": seed, "val_accuracy": value}
+
+    records = [record("a", seed, value) for seed, value in ((0, 0.9), (1, 0.8), (2, 0.7))]
+    records += [record("b", seed, value) for seed, value in ((1, 0.7), (2, 0.65), (3, 0.1))]
+    records.append(record("b", 0, None))
+    (row,) = results.compare_configurations(records, ["a", "b"], "val_accuracy")
+    assert (row["configuration"], row["minus"], row["n"]) == ("a", "b", 2)
+    assert row["mean"] == pytest.approx(np.mean([0.1, 0.05]))
+
+
+COMMAND = [sys.executable, "-m", "fmnist", "study"]
+
+
+def start_study(folder, data, *options, **popen):
+    """Start a study of a small network, on one processor for each run."""
+    command = [*COMMAND, str(folder), "--data", str(data), "--preset", "textbook", "--epochs", "3", "--json"]
+    options = ("--seeds", "2", "--jobs", "2", "--cores", "1", *options)
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+
+
+def children_of(pid):
+    """Return the processes that a process has started, by any of its threads."""
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+
+
+def is_running(pid):
+    """Return whether a process exists and is no zombie."""
+    path = Path(f"/proc/{pid}/stat")
+    try:
+        return path.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+TIMINGS = {"train_seconds"}
+
+
+def without_timings(document):
+    """Return a result without what depends on the clock."""
+    if isinstance(document, dict):
+        return {name: without_timings(value) for name, value in document.items() if name not in TIMINGS}
+    return [*map(without_timings, document)] if isinstance(document, list) else document
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(num_cpus() < 2, reason="needs two processors")
+def test_killed_studies_end_like_an_undisturbed_one(small_folder, tmp_path):
+    """Kill a run, then the study itself, at moments when runs have begun; the same command goes on."""
+    undisturbed = start_study(tmp_path / "undisturbed", small_folder)
+    output, errors = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, errors
+    expected = json.loads(output)
+    assert (tmp_path / "undisturbed" / "study.html").stat().st_size > 1_000
+
+    folder = tmp_path / "killed"
+    killed = start_study(folder, small_folder)
+    while not list(folder.glob("runs/*/checkpoint-*")):
+        assert killed.poll() is None, killed.communicate()[1]
+        time.sleep(0.05)
+    os.kill(children_of(killed.pid)[0], signal.SIGKILL)  # it is started again
+    time.sleep(1)
+    orphans = children_of(killed.pid)
+    killed.kill()
+    killed.communicate()
+    for pid in orphans:
+        end = time.monotonic() + 10
+        while is_running(pid):
+            assert time.monotonic() < end, "a run has survived its study"
+            time.sleep(0.1)
+    again = subprocess.run(
+        [*COMMAND, str(folder), "--jobs", "2", "--json"], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert without_timings(json.loads(again.stdout)) == without_timings(expected)
+    assert json.loads((folder / "results.json").read_text()) == json.loads(again.stdout)
+    assert all(len(run["weights_sha256"]) == 64 for run in expected["runs"])
+
+
+def test_a_second_study_in_the_folder_is_refused(small_folder, tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    with lock_folder(folder):
+        second = start_study(folder, small_folder)
+        _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert "is in use by another fmnist process" in errors
+    assert list(folder.iterdir()) == []
+
+
+def test_full_needs_the_test_images(small_folder, tmp_path):
+    done = start_study(tmp_path / "study", small_folder, "--full")
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == 1
+    assert "add --test" in errors
+
+
+def test_config_can_be_planned_from_any_preset(small):
+    plan = make_plan(["fast", "tiny"], {}, 3, 1, "tensorflow", small)
+    assert [each.config for each in plan.configurations] == [
+        Config.from_preset(name, data=small.path) for name in ("fast", "tiny")
+    ]
