@@ -68,6 +68,8 @@ def study(
     wanted = None
     if given or not is_planned:
         wanted = plan_from_options(preset, seeds, epochs, values, full, jobs, cores, data, backend, cluster)
+    if wanted and full and not test:
+        raise FmnistError("with --full there are no validation images; add --test to score the runs on test images")
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         if not (folder / PLAN_FILE).exists():
@@ -78,14 +80,13 @@ def study(
         test = test or was_tested(folder)
         if wanted:
             check_same_plan(folder, plan, wanted)
-        if plan.configurations[0].config.full and not test:
-            raise FmnistError("with --full there are no validation images; add --test to score the runs on test images")
+        test = test or plan.configurations[0].config.full
         (folder / RUNS_FOLDER).mkdir(exist_ok=True)
         require_backend(plan.backend)
         try:
             with open_executor(jobs, cluster, plan) as executor, watch() as on_change:
                 state = run_study(folder, plan, executor, test, on_change)
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             stop_children()
             stderr_console.print(f"Interrupted; `fmnist study {quote(folder)}` goes on", soft_wrap=True)
             raise
