@@ -24,8 +24,6 @@ from provenance import describe_provenance, write_result
 RESULT = Path(__file__).parent / "results" / "study_kills.json"
 VICTIMS = ("run", "worker", "study", "scheduler")
 NUM_WORKERS = 2
-MAX_SECONDS_BETWEEN = 12.0
-"""Between two kills. A run takes about ten seconds, half of them for its start."""
 TIMINGS = {"train_seconds"}
 DASK = [sys.executable, "-m", "dask"]
 
@@ -105,11 +103,13 @@ def run_undisturbed(cluster: Cluster, folder: Path) -> dict[str, Any]:
     return read_result(folder)
 
 
-def run_disturbed(cluster: Cluster, folder: Path, victims: list[str], rng: random.Random) -> dict[str, Any]:
+def run_disturbed(
+    cluster: Cluster, folder: Path, victims: list[str], pause: float, rng: random.Random
+) -> dict[str, Any]:
     """Run a study to its end while processes are killed, and return its result without timings."""
     cluster.keep_running()
     cluster.start_study(folder)
-    next_kill = time.monotonic() + rng.uniform(1, MAX_SECONDS_BETWEEN)
+    next_kill = time.monotonic() + rng.uniform(1, pause)
     while (code := cluster.processes["study"].poll()) != 0:
         if code is not None:
             cluster.start_study(folder)
@@ -117,7 +117,7 @@ def run_disturbed(cluster: Cluster, folder: Path, victims: list[str], rng: rando
         if victims and time.monotonic() > next_kill:
             if cluster.kill(victims[0], rng):
                 victims.pop(0)
-            next_kill = time.monotonic() + rng.uniform(1, MAX_SECONDS_BETWEEN)
+            next_kill = time.monotonic() + rng.uniform(1, pause)
         time.sleep(0.1)
     return read_result(folder)
 
@@ -145,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--runs", type=int, default=4, help="seeds of each of two configurations")
+    parser.add_argument("--pause", type=float, default=12, help="longest time between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--data", required=True, help="a small data set")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -162,7 +163,7 @@ def main() -> None:
         try:
             expected = run_undisturbed(cluster, scratch / "undisturbed")
             while victims:
-                found = run_disturbed(cluster, scratch / f"killed-{num_studies}", victims, rng)
+                found = run_disturbed(cluster, scratch / f"killed-{num_studies}", victims, arguments.pause, rng)
                 num_studies += 1
                 equal = equal and found == expected
                 print(f"study {num_studies}: {len(victims)} kills left, equal: {found == expected}", file=sys.stderr)

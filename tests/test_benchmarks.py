@@ -352,3 +352,13 @@ def test_augmentation_of_the_leaderboard_cuts_and_mirrors(monkeypatch):
     assert len(rows) == 500
     assert {*rows} == {*range(10, 19)}
     assert {*columns} == {*range(1, 10), *range(18, 27)}
+
+
+@pytest.mark.slow
+def test_study_on_a_cluster_survives_kills(small_folder, tmp_path):
+    result = run_benchmark(
+        "study_kills.py", "--kills", "4", "--runs", "1", "--pause", "6", "--data", small_folder,
+        "--out", tmp_path / "result.json",
+    )  # fmt: skip
+    assert result["kills"] == dict.fromkeys(("run", "worker", "study", "scheduler"), 1)
+    assert result["same_weights_and_results"] is True
