@@ -62,7 +62,8 @@ def run(program, *arguments, cwd):
 
 def test_the_wheel_contains_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"fmnist/evaluation/report.html", "fmnist/demo/page.html", "fmnist/py.typed"} <= set(names)
+    pages = {f"fmnist/evaluation/{name}" for name in ("report.html", "compare.html", "style.css")}
+    assert pages | {"fmnist/demo/page.html", "fmnist/py.typed"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fmnist"}
     generated = [name for name in names if name.endswith((".pyc", ".png", ".onnx", ".gz"))]
     assert generated == ["fmnist/pretrained/color.onnx", "fmnist/pretrained/model-int8.onnx"]

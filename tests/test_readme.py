@@ -19,7 +19,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fmnist"
 PAGES = [
     f"docs/{name}.md"
-    for name in ("adapt", "demo", "install", "leaderboard", "own", "results", "resuming", "run-folder", "scoring")
+    for name in (
+        "adapt",
+        "compare",
+        "demo",
+        "install",
+        "leaderboard",
+        "own",
+        "results",
+        "resuming",
+        "run-folder",
+        "scoring",
+    )
 ]
 GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 DOCUMENTS = [*GUIDES, "CHANGELOG.md", "MODEL_CARD.md", "docs/log.md"]
@@ -28,7 +39,7 @@ MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
     "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv",
-    "report.html", "adapted.json",
+    "report.html", "adapted.json", "compare.html",
 }  # fmt: skip
 CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"
@@ -75,7 +86,7 @@ def test_readme_is_short():
 def test_readme_groups_the_commands_like_the_help():
     (block,) = [block for block in code_blocks("README.md", "sh") if block.startswith("# Learn\n")]
     groups = re.findall(r"^# (\w+)\n((?:(?!#).*\n)+)", block, re.MULTILINE)
-    assert [title for title, _ in groups] == [*COMMANDS, "Research"]
+    assert [title for title, _ in groups] == [*COMMANDS]
     for title, lines in groups[:-1]:
         named = re.findall(r"^fmnist (\w+)", lines, re.MULTILINE)
         assert list(dict.fromkeys(named)) == [function.__name__ for function in COMMANDS[title]]

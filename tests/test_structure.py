@@ -49,7 +49,9 @@ def test_packages_import_nothing_by_themselves():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["predict", "picture.png", "--model", "run"]], ids=" ".join
+    "arguments",
+    [["--help"], ["train", "--help"], ["predict", "picture.png", "--model", "run"], ["runs", "."]],
+    ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(arguments, small_run, tmp_path):
     from PIL import Image

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fmnist.cli import learn, use
+from fmnist.cli import learn, research, use
 from fmnist.cli.evaluate import evaluate
 from fmnist.cli.study import study
 from fmnist.cli.terminal import print_error, show_log
@@ -18,7 +18,7 @@ from fmnist.errors import FmnistError, one_line
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Learn": (learn.data, learn.explore, train, evaluate),
     "Use": (use.predict, use.demo, use.adapt, use.export, use.doctor),
-    "Research": (study,),
+    "Research": (research.runs, research.compare, study),
 }
 """The commands, in the groups of `fmnist --help`."""
 EXTRAS = {

@@ -1,7 +1,5 @@
 """Evaluation of a finished run on the test images, with the exported graph."""
 
-import csv
-import io
 import logging
 import secrets
 from dataclasses import replace
@@ -14,6 +12,7 @@ from fmnist.data.dataset import Dataset, check_is_dataset
 from fmnist.documents import write_json
 from fmnist.errors import FmnistError, one_line
 from fmnist.evaluation.occlusion import occlusion_maps
+from fmnist.evaluation.predictions import PREDICTIONS_FILE, predictions_csv
 from fmnist.evaluation.report import render_report
 from fmnist.files import lock_folder, write_atomic
 from fmnist.inference.classifier import Classifier
@@ -94,27 +93,11 @@ def _evaluate(run: Run, seed: int, dataset: Dataset | None) -> tuple[dict[str, A
     report = render_report(run, manifest, environment, history, evaluation, class_mistakes, heat_maps, dataset)
     try:
         write_json(run.folder / "evaluation.json", evaluation)
-        write_atomic(run.folder / "predictions.csv", predictions_csv(probabilities, labels, classifier.class_names))
+        write_atomic(run.folder / PREDICTIONS_FILE, predictions_csv(probabilities, labels, classifier.class_names))
         write_atomic(run.folder / "report.html", report.encode(errors="backslashreplace"))
     except OSError as error:
         return evaluation, one_line(error)
     return evaluation, None
-
-
-def predictions_csv(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> bytes:
-    """Return a table of all test images as CSV in UTF-8: `index`, `true`, `predicted` and a column for each class.
-
-    Args:
-        probabilities: (n, classes).
-        labels: (n,) true class indices.
-        class_names: one for each column of the probabilities.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "true", "predicted", *class_names])
-    for index, (label, row) in enumerate(zip(labels, probabilities, strict=True)):
-        writer.writerow([index, class_names[label], class_names[row.argmax()], *(f"{value:.6g}" for value in row)])
-    return text.getvalue().encode(errors="backslashreplace")
 
 
 def draw_samples(num_images: int, seed: int) -> np.ndarray:

@@ -1,20 +1,17 @@
 """The report of an evaluated run: one HTML file with everything inside."""
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from msgspec.structs import replace
-from PIL import Image
 
 from fmnist import curves, plots
 from fmnist.config import PRESETS, Config
 from fmnist.data.dataset import Dataset
 from fmnist.errors import quote
+from fmnist.evaluation.pages import data_url, render
 from fmnist.runs.history import History
 from fmnist.runs.run import Run
 from fmnist.runs.schemas import CustomPart, Environment, Manifest
@@ -46,18 +43,10 @@ def render_report(
         heat_maps: (n, 28, 28), a map for each of `evaluation["mistakes"]`.
         dataset: the data set that the run was evaluated on.
     """
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fmnist.evaluation", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["percent"] = lambda fraction, digits=2: f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
-    templates.filters["with_commas"] = "{:,}".format
     per_class = [row for row in evaluation["per_class"] if row["num_images"]]
     samples, mistakes = (_images(evaluation[name], dataset) for name in ("samples", "mistakes"))
-    return templates.get_template("report.html").render(
+    return render(
+        "report.html",
         run=run,
         manifest=manifest,
         environment=environment,
@@ -65,15 +54,15 @@ def render_report(
         dataset=dataset,
         curves=_draw_curves(history, run.config.first_hard_epoch),
         reliability=plots.svg(plots.reliability(evaluation["calibration"])),
-        sample_images=[*map(_data_url, samples)],
+        sample_images=[*map(data_url, samples)],
         sample_classes=[
             plots.most_probable(evaluation["class_names"], sample["probabilities"], sample["true"])
             for sample in evaluation["samples"]
         ],
-        mistake_images=[*map(_data_url, mistakes)],
-        heat_maps=[_data_url(plots.heat_overlay(*pair)) for pair in zip(mistakes, heat_maps, strict=True)],
+        mistake_images=[*map(data_url, mistakes)],
+        heat_maps=[data_url(plots.heat_overlay(*pair)) for pair in zip(mistakes, heat_maps, strict=True)],
         class_mistakes={
-            index: [*zip(records, map(_data_url, _images(records, dataset)), strict=True)]
+            index: [*zip(records, map(data_url, _images(records, dataset)), strict=True)]
             for index, records in class_mistakes.items()
         },
         max_class_mistakes=max(map(len, class_mistakes.values()), default=0),
@@ -93,13 +82,6 @@ def _draw_curves(history: History, first_hard_epoch: int | None) -> dict[str, st
 
 def _images(records: list[Record], dataset: Dataset) -> np.ndarray:
     return dataset.test_images[[record["index"] for record in records]]
-
-
-def _data_url(pixels: np.ndarray) -> str:
-    """Return an image, (28, 28) or (28, 28, 3) uint8, as the address of a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def most_frequent_confusions(

@@ -6,7 +6,6 @@ training has ended. A run has a model as soon as its manifest is there.
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -247,6 +246,7 @@ def open_run(folder: str | Path) -> Run:
 
     Raises:
         FmnistError: if the folder is missing, empty, no run, damaged or of another format version.
+        OSError: if it cannot be opened.
     """
     folder = as_path(folder, "the run")
     if not folder.is_dir():
@@ -254,8 +254,12 @@ def open_run(folder: str | Path) -> Run:
     if not any(folder.iterdir()):
         raise FmnistError(f"{folder} is empty; expected a run folder, which `fmnist train` creates")
     path = folder / "config.json"
-    if not os.path.lexists(path):
-        raise FmnistError(f"{folder} is not a run folder: it has no config.json; `fmnist train` creates a new one")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        raise FmnistError(
+            f"{folder} is not a run folder: it has no config.json; `fmnist train` creates a new one"
+        ) from None
     description = read_document(path, RunDescription, INCOMPLETE)
     try:
         return Run(folder, description.config, description.created.astimezone(UTC), description.custom)

@@ -210,6 +210,13 @@ class Manifest(Document, frozen=True, kw_only=True):
             raise FmnistError(f"sha256 has no {' and no '.join(sorted(missing))}")
 
 
+class Scores(Document, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What is read of `evaluation.json`, which has more."""
+
+    num_images: Count
+    accuracy: Fraction
+
+
 class PhotoModelRecord(Document, frozen=True, kw_only=True):
     """`photos.json` beside the pretrained model: the color network, and how it is combined with the other network."""
 

@@ -1,0 +1,132 @@
+"""Lists and comparisons of runs as tables and sentences for the command line."""
+
+from typing import Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from fmnist.cli.terminal import table
+
+NUM_CLASSES = 5
+"""Classes in a comparison: those whose recalls differ most."""
+NUM_IMAGES = 10
+"""Indices of images in a sentence."""
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """Build the table of runs from what `describe_run` returns."""
+    columns = ["run", "preset", "data", "seed", "status", "validation", "test", "training", "size"]
+    cells = [
+        [
+            row["run"],
+            *("" if row[name] is None else str(row[name]) for name in ("preset", "data", "seed", "status")),
+            *("" if row[name] is None else f"{row[name]:.2%}" for name in ("val_accuracy", "test_accuracy")),
+            "" if row["train_seconds"] is None else f"{row['train_seconds']:,.0f} s",
+            decimal(row["bytes"]),
+        ]
+        for row in rows
+    ]
+    return table(None, columns, cells)
+
+
+def comparison_tables(comparison: dict[str, Any]) -> list[Table]:
+    """Build the tables of a comparison, from what `compare` returns. Those that have nothing to tell are left out."""
+    configurations = comparison["configurations"]
+    tables = [_runs_table(comparison), _recall_table(comparison)]
+    if any(len(row["seeds"]) > 1 for row in configurations):
+        tables.append(_configurations_table(configurations))
+    if len(configurations) > 1:
+        tables.append(_settings_table(configurations))
+    return tables
+
+
+def _runs_table(comparison: dict[str, Any]) -> Table:
+    from fmnist.evaluation.compare import format_p_value
+
+    rows = []
+    for run, pair in zip(comparison["runs"], [None, *comparison["pairs"]], strict=True):
+        low, high = run["accuracy_interval_95"]
+        compared = (
+            [
+                f"{100 * pair['difference']:+.2f}",
+                f"{len(pair['only_second_right']):,}",
+                f"{len(pair['only_first_right']):,}",
+                format_p_value(pair["p_value"]),
+            ]
+            if pair
+            else [""] * 4
+        )
+        rows.append(
+            [run["run"], str(run["configuration"]), str(run["seed"]), f"{run['accuracy']:.2%}",
+             f"{low:.2%} to {high:.2%}", *compared]
+        )  # fmt: skip
+    columns = ["run", "configuration", "seed", "accuracy", "95 % interval", "difference", "only it is right",
+               "only the first is", "p (McNemar)"]  # fmt: skip
+    return table(f"{len(rows)} runs on the same {comparison['num_images']:,} test images", columns, rows)
+
+
+def _recall_table(comparison: dict[str, Any]) -> Table:
+    recalls = list(zip(*(run["recall"] for run in comparison["runs"]), strict=True))
+    classes = [index for index, values in enumerate(recalls) if None not in values]
+    shown = sorted(classes, key=lambda index: min(recalls[index]) - max(recalls[index]))[:NUM_CLASSES]
+    rows = [[run["run"], *(f"{run['recall'][index]:.1%}" for index in shown)] for run in comparison["runs"]]
+    names = [comparison["class_names"][index] for index in shown]
+    return table("Recall of the classes that differ most", ["run", *names], rows)
+
+
+def _configurations_table(configurations: list[dict[str, Any]]) -> Table:
+    rows = []
+    for row in configurations:
+        accuracy, difference = row["accuracy"], row["difference"]
+        rows.append(
+            [
+                str(row["number"]),
+                str(len(row["seeds"])),
+                f"{accuracy['mean']:.2%}",
+                _points(accuracy["sd"], ".2f"),
+                _interval(accuracy["interval_95"], ".2f"),
+                str(len(row["common_seeds"])) if row["number"] > 1 else "",
+                *(
+                    [
+                        _points(difference["mean"], "+.2f"),
+                        _points(difference["sd"], ".2f"),
+                        _interval(difference["interval_95"], "+.2f"),
+                    ]
+                    if difference
+                    else [""] * 3
+                ),
+            ]
+        )
+    columns = ["configuration", "seeds", "mean", "sd", "95 % interval", "common seeds", "difference", "sd",
+               "95 % interval"]  # fmt: skip
+    return table("Configurations: mean over the seeds, and differences to configuration 1 seed by seed", columns, rows)
+
+
+def _points(fraction: float | None, text_format: str) -> str:
+    return "" if fraction is None else format(100 * fraction, text_format)
+
+
+def _interval(interval: tuple[float, float] | None, text_format: str) -> str:
+    return " to ".join(_points(end, text_format) for end in interval or ())
+
+
+def _settings_table(configurations: list[dict[str, Any]]) -> Table:
+    from fmnist.evaluation.compare import format_setting
+
+    names = configurations[0]["settings"]
+    rows = [[name, *(format_setting(row["settings"][name]) for row in configurations)] for name in names]
+    columns = ["setting", *(f"configuration {row['number']}" for row in configurations)]
+    return table("Settings that differ", columns, rows)
+
+
+def comparison_sentences(comparison: dict[str, Any]) -> list[str]:
+    """Format what the tables of a comparison leave open as sentences."""
+    sentences = [] if len(comparison["configurations"]) > 1 else ["All settings but the seed are the same."]
+    for pair in comparison["pairs"]:
+        for run, name in ((pair["second"], "only_second_right"), (pair["first"], "only_first_right")):
+            other = pair["first"] if run == pair["second"] else pair["second"]
+            images = ", ".join(map(str, pair[name][:NUM_IMAGES]))
+            more = ", ..." if len(pair[name]) > NUM_IMAGES else ""
+            if images:
+                sentences.append(f"Test images that {run} has right and {other} has not: {images}{more}")
+    return sentences
