@@ -40,7 +40,14 @@ def test_runs(cli, here, small_run):
     (here / "runs" / "d" / "config.json").write_text("{")
     code, out, err = cli("runs")
     assert (code, err) == (0, "")
-    for text in ("runs/a", "runs/b", "runs/c", "finished", "damaged", f"{small_run.history()[-1]['val_accuracy']:.2%}"):
+    for text in (
+        "runs/a",
+        "runs/b",
+        "runs/c",
+        "finished",
+        "damaged",
+        f"{small_run.manifest().validation.accuracy:.2%}",
+    ):
         assert text in out
     (line,) = [line for line in out.splitlines() if line.startswith("runs/d: ")]
     assert "config.json is damaged" in line

@@ -25,14 +25,15 @@ def names(folder):
 
 
 def test_runs_are_found_also_one_level_below(copy, tmp_path):
-    for name in ("b", "study/fast-1", "study/fast-2", "a", ".hidden", "deep/er/run"):
+    for name in ("b", "study/runs/fast-1", "sweep/1", "sweep/2", "a", ".hidden", "deep/er/run"):
         copy(name)
     (tmp_path / "runs" / "empty").mkdir()
     (tmp_path / "runs" / "file").touch()
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "notes" / "text.md").touch()
     (tmp_path / "runs" / "link").symlink_to("a")
-    assert names(tmp_path / "runs") == ["a", "b", "link", "study/fast-1", "study/fast-2"]
+    assert names(tmp_path / "runs") == ["a", "b", "link", "study/runs/fast-1", "sweep/1", "sweep/2"]
+    assert names(tmp_path / "runs" / "study") == ["runs/fast-1"]
     assert find_run_folders(tmp_path / "runs" / "a") == [tmp_path / "runs" / "a"]
 
 
@@ -50,7 +51,7 @@ def test_a_run_is_described(small_run, copied_run):
         "data": small_run.config.data,
         "seed": 0,
         "status": "finished",
-        "val_accuracy": small_run.history()[-1]["val_accuracy"],
+        "val_accuracy": small_run.manifest().validation.accuracy,
         "test_accuracy": None,
         "train_seconds": small_run.manifest().train_seconds,
         "bytes": sum(map(len, before.values())),

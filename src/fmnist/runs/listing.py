@@ -12,14 +12,17 @@ from fmnist.errors import FmnistError, one_line, quote
 from fmnist.runs.run import Run, open_run
 from fmnist.runs.schemas import WEIGHTS_FILE, Scores
 
+RUNS = "runs"
+"""Name of the folder of the runs of a study, in the folder of the study."""
 RUN_FILES = ("config.json", "environment.json", "history.csv", WEIGHTS_FILE, "manifest.json")
 """A folder with any of them is taken for a run, which may be damaged."""
 
 
 def find_run_folders(folder: Path) -> list[Path]:
-    """Return the run folders in a folder, and in its subfolders that are no run; or the folder itself if it is a run.
+    """Return the run folders in a folder, or the folder itself if it is a run.
 
-    Hidden folders are skipped. A subfolder that cannot be opened is returned too: it may be a run.
+    A subfolder that is no run can have runs too, also in its folder `runs`, where a study keeps them. Hidden folders
+    are skipped. A subfolder that cannot be opened is returned too: it may be a run.
 
     Raises:
         FmnistError: if there is no such folder.
@@ -32,10 +35,17 @@ def find_run_folders(folder: Path) -> list[Path]:
     found: list[Path] = []
     for path in _subfolders(folder):
         try:
-            found += [path] if _has_run_files(path) else filter(_has_run_files, _subfolders(path))
+            found += [path] if _has_run_files(path) else _runs_of_study(path)
         except OSError:
             found.append(path)
     return found
+
+
+def _runs_of_study(folder: Path) -> list[Path]:
+    subfolders = _subfolders(folder)
+    if folder / RUNS in subfolders:
+        subfolders += _subfolders(folder / RUNS)
+    return [path for path in subfolders if _has_run_files(path)]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -62,10 +72,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
     Returns:
         `run` (the folder), `preset`, `data` (`Fashion-MNIST`, the recorded path, or `in memory`), `seed`, `status`
-        (`finished`, `trained` or `training`, as `Run.status`, or `damaged`), `val_accuracy` (of the last epoch, as
-        `fmnist train` prints it), `test_accuracy`, `train_seconds` (of all epochs so far), `bytes` (of all files), and
-        `error`. What the run does not have, or what cannot be read, is None. `error` is a line about the first problem
-        of a damaged run, None for others.
+        (`finished`, `trained` or `training`, as `Run.status`, or `damaged`), `val_accuracy` (of the exported graph, or,
+        before it is exported, of the last epoch), `test_accuracy`, `train_seconds` (of all epochs so far), `bytes` (of
+        all files), and `error`. What the run does not have, or what cannot be read, is None. `error` is a line about
+        the first problem of a damaged run, None for others.
     """
     row: dict[str, Any] = {"run": str(folder), **dict.fromkeys(READERS), "bytes": _num_bytes(folder), "error": None}
     try:
@@ -88,7 +98,10 @@ def _data(run: Run) -> str | None:
 
 
 def _val_accuracy(run: Run) -> float | None:
-    history = run.history()
+    history = run.history()  # of a finished run too: a damaged one keeps it from being evaluated
+    if os.path.lexists(run.manifest_path):
+        validation = run.manifest().validation
+        return validation.accuracy if validation else None
     return history[-1]["val_accuracy"] if history else None
 
 
