@@ -177,7 +177,7 @@ def test_help_lists_every_command_in_its_group(cli, option):
     assert code == 0
     assert re.search(r"Learn:\s+data .*\s+explore .*\s+train .*\s+evaluate .*", out)
     assert re.search(r"Use:\s+predict .*\s+demo .*\s+adapt .*\s+export .*\s+doctor ", out, re.DOTALL)
-    assert re.search(r"Research:\s+runs .*\s+compare ", out)
+    assert re.search(r"Research:\s+runs .*\s+compare .*\s+study ", out)
 
 
 def test_version(cli):

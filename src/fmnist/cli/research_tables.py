@@ -32,7 +32,7 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
 def comparison_tables(comparison: dict[str, Any]) -> list[Table]:
     """Build the tables of a comparison, from what `compare` returns. Those that have nothing to tell are left out."""
     configurations = comparison["configurations"]
-    tables = [_runs_table(comparison), _recall_table(comparison)]
+    tables = [_runs_table(comparison), *_recall_tables(comparison)]
     if any(len(row["seeds"]) > 1 for row in configurations):
         tables.append(_configurations_table(configurations))
     if len(configurations) > 1:
@@ -65,13 +65,14 @@ def _runs_table(comparison: dict[str, Any]) -> Table:
     return table(f"{len(rows)} runs on the same {comparison['num_images']:,} test images", columns, rows)
 
 
-def _recall_table(comparison: dict[str, Any]) -> Table:
+def _recall_tables(comparison: dict[str, Any]) -> list[Table]:
+    """Build the table of the classes with different recalls. Returns no table if there are none."""
     recalls = list(zip(*(run["recall"] for run in comparison["runs"]), strict=True))
-    classes = [index for index, values in enumerate(recalls) if None not in values]
+    classes = [index for index, values in enumerate(recalls) if len(set(values)) > 1]
     shown = sorted(classes, key=lambda index: min(recalls[index]) - max(recalls[index]))[:NUM_CLASSES]
     rows = [[run["run"], *(f"{run['recall'][index]:.1%}" for index in shown)] for run in comparison["runs"]]
     names = [comparison["class_names"][index] for index in shown]
-    return table("Recall of the classes that differ most", ["run", *names], rows)
+    return [table("Recall of the classes that differ most", ["run", *names], rows)] if shown else []
 
 
 def _configurations_table(configurations: list[dict[str, Any]]) -> Table:
