@@ -21,7 +21,10 @@ def evaluated(small_run, small, tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, evaluated, small_run):
-    """A working folder with runs: `a` and `b`, of another seed and setting, are evaluated, `c` is not."""
+    """A working folder with runs: `a` and `b`, of another seed and setting, are evaluated, `c` is not.
+
+    `b` has predicted Bag for all images.
+    """
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         shutil.copytree(evaluated, tmp_path / "runs" / name)
@@ -30,7 +33,9 @@ def here(tmp_path, monkeypatch, evaluated, small_run):
     write_document(tmp_path / "runs" / "b" / "config.json", RunDescription(created=small_run.created, config=config))
     path = tmp_path / "runs" / "b" / "predictions.csv"
     header, *rows = path.read_text().splitlines(keepends=True)
-    rows[7] = ",".join(["7", rows[7].split(",")[1], "Bag", *rows[7].split(",")[3:]])
+    for number, row in enumerate(rows):
+        index, true, _, *probabilities = row.split(",")
+        rows[number] = ",".join([index, true, "Bag", *probabilities])
     path.write_text(header + "".join(rows))
     return tmp_path
 
