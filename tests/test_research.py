@@ -84,7 +84,7 @@ def test_compare(cli, here, monkeypatch):
     code, out, err = cli("compare", "runs/a", "runs/b")
     assert (code, err) == (0, "")
     for text in ("2 runs on the same 200 test images", "Recall of the classes that differ most", "Settings that differ",
-                 "learning_rate", "Test images that runs/"):  # fmt: skip
+                 "learning_rate", "Right in runs/b and wrong in runs/a: "):  # fmt: skip
         assert text in out
     assert "Configurations" not in out
     document = json.loads(cli("compare", "runs/a", "runs/b", "--json")[1])
@@ -141,7 +141,7 @@ def test_compare_several_seeds(cli, here, small_run):
         write_document(here / "runs" / name / "config.json", RunDescription(created=small_run.created, config=config))
     code, out, _ = cli("compare", "runs/a", "runs/a1", "runs/b", "runs/b0")
     assert code == 0
-    assert "differences to configuration 1 seed by seed" in out
+    assert "Differences to configuration 1, seed by seed" in out
     document = json.loads(cli("compare", "runs/a", "runs/a1", "runs/b", "runs/b0", "--json")[1])
     assert document["configurations"][1]["common_seeds"] == [0, 1]
     assert document["configurations"][1]["difference"]["n"] == 2

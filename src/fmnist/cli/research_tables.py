@@ -35,6 +35,7 @@ def comparison_tables(comparison: dict[str, Any]) -> list[Table]:
     tables = [_runs_table(comparison), *_recall_tables(comparison)]
     if any(len(row["seeds"]) > 1 for row in configurations):
         tables.append(_configurations_table(configurations))
+        tables += [_differences_table(configurations)] if len(configurations) > 1 else []
     if len(configurations) > 1:
         tables.append(_settings_table(configurations))
     return tables
@@ -45,23 +46,11 @@ def _runs_table(comparison: dict[str, Any]) -> Table:
 
     rows = []
     for run, pair in zip(comparison["runs"], [None, *comparison["pairs"]], strict=True):
-        low, high = run["accuracy_interval_95"]
-        compared = (
-            [
-                f"{100 * pair['difference']:+.2f}",
-                f"{len(pair['only_second_right']):,}",
-                f"{len(pair['only_first_right']):,}",
-                format_p_value(pair["p_value"]),
-            ]
-            if pair
-            else [""] * 4
-        )
-        rows.append(
-            [run["run"], str(run["configuration"]), str(run["seed"]), f"{run['accuracy']:.2%}",
-             f"{low:.2%} to {high:.2%}", *compared]
-        )  # fmt: skip
-    columns = ["run", "configuration", "seed", "accuracy", "95 % interval", "difference", "only it is right",
-               "only the first is", "p (McNemar)"]  # fmt: skip
+        compared = [_points(pair["difference"], "+.2f"), format_p_value(pair["p_value"])] if pair else ["", ""]
+        interval = _interval(run["accuracy_interval_95"], ".2f")
+        cells = [run["run"], f"{run['accuracy']:.2%}", interval, *compared, str(run["seed"])]
+        rows.append([*cells, str(run["configuration"])])
+    columns = ["run", "accuracy", "95 % interval", "difference", "p", "seed", "config."]
     return table(f"{len(rows)} runs on the same {comparison['num_images']:,} test images", columns, rows)
 
 
@@ -78,29 +67,20 @@ def _recall_tables(comparison: dict[str, Any]) -> list[Table]:
 def _configurations_table(configurations: list[dict[str, Any]]) -> Table:
     rows = []
     for row in configurations:
-        accuracy, difference = row["accuracy"], row["difference"]
-        rows.append(
-            [
-                str(row["number"]),
-                str(len(row["seeds"])),
-                f"{accuracy['mean']:.2%}",
-                _points(accuracy["sd"], ".2f"),
-                _interval(accuracy["interval_95"], ".2f"),
-                str(len(row["common_seeds"])) if row["number"] > 1 else "",
-                *(
-                    [
-                        _points(difference["mean"], "+.2f"),
-                        _points(difference["sd"], ".2f"),
-                        _interval(difference["interval_95"], "+.2f"),
-                    ]
-                    if difference
-                    else [""] * 3
-                ),
-            ]
-        )
-    columns = ["configuration", "seeds", "mean", "sd", "95 % interval", "common seeds", "difference", "sd",
-               "95 % interval"]  # fmt: skip
-    return table("Configurations: mean over the seeds, and differences to configuration 1 seed by seed", columns, rows)
+        accuracy = row["accuracy"]
+        spread = [_points(accuracy["sd"], ".2f"), _interval(accuracy["interval_95"], ".2f")]
+        rows.append([str(row["number"]), str(len(row["seeds"])), f"{accuracy['mean']:.2%}", *spread])
+    return table("Configurations", ["config.", "seeds", "mean", "sd", "95 % interval"], rows)
+
+
+def _differences_table(configurations: list[dict[str, Any]]) -> Table:
+    rows = []
+    for row in configurations[1:]:
+        difference = row["difference"] or {"mean": None, "sd": None, "interval_95": None}
+        spread = [_points(difference["sd"], ".2f"), _interval(difference["interval_95"], "+.2f")]
+        rows.append([str(row["number"]), str(len(row["common_seeds"])), _points(difference["mean"], "+.2f"), *spread])
+    columns = ["config.", "common seeds", "mean", "sd", "95 % interval"]
+    return table("Differences to configuration 1, seed by seed", columns, rows)
 
 
 def _points(fraction: float | None, text_format: str) -> str:
@@ -116,18 +96,24 @@ def _settings_table(configurations: list[dict[str, Any]]) -> Table:
 
     names = configurations[0]["settings"]
     rows = [[name, *(format_setting(row["settings"][name]) for row in configurations)] for name in names]
-    columns = ["setting", *(f"configuration {row['number']}" for row in configurations)]
+    columns = ["setting", *(f"config. {row['number']}" for row in configurations)]
     return table("Settings that differ", columns, rows)
 
 
 def comparison_sentences(comparison: dict[str, Any]) -> list[str]:
     """Format what the tables of a comparison leave open as sentences."""
-    sentences = [] if len(comparison["configurations"]) > 1 else ["All settings but the seed are the same."]
+    same = "All settings but the seed are the same."
+    sentences = ["Differences are in percentage points, p is of McNemar's exact test."]
+    sentences += [same] if len(comparison["configurations"]) == 1 else []
     for pair in comparison["pairs"]:
-        for run, name in ((pair["second"], "only_second_right"), (pair["first"], "only_first_right")):
-            other = pair["first"] if run == pair["second"] else pair["second"]
-            images = ", ".join(map(str, pair[name][:NUM_IMAGES]))
-            more = ", ..." if len(pair[name]) > NUM_IMAGES else ""
-            if images:
-                sentences.append(f"Test images that {run} has right and {other} has not: {images}{more}")
+        first, second = pair["first"], pair["second"]
+        sentences.append(f"Right in {second} and wrong in {first}: {_list_images(pair['only_second_right'])}")
+        sentences.append(f"Right in {first} and wrong in {second}: {_list_images(pair['only_first_right'])}")
     return sentences
+
+
+def _list_images(indices: list[int]) -> str:
+    count = f"{len(indices):,} test image{'' if len(indices) == 1 else 's'}"
+    if not indices:
+        return count
+    return f"{count}: {', '.join(map(str, indices[:NUM_IMAGES]))}{', ...' if len(indices) > NUM_IMAGES else ''}"
