@@ -24,7 +24,7 @@ test: .venv/.installed-dev check
 
 test-slow: .venv/.installed-dev
 	FMNIST_DATA= $(BIN)/fmnist data
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .

@@ -21,8 +21,10 @@ PAGES = [
     f"docs/{name}.md"
     for name in (
         "adapt",
+        "cluster",
         "compare",
         "demo",
+        "gpu",
         "install",
         "leaderboard",
         "own",
@@ -30,6 +32,7 @@ PAGES = [
         "resuming",
         "run-folder",
         "scoring",
+        "study",
     )
 ]
 GUIDES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
@@ -39,7 +42,7 @@ MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
     "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv",
-    "report.html", "adapted.json", "compare.html",
+    "report.html", "adapted.json", "compare.html", "study.json", "study.html", "results.json",
 }  # fmt: skip
 CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"

@@ -1,7 +1,6 @@
 """Studies: the plan is frozen, the run folders are the state, one failed run does not stop the others."""
 
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -157,20 +156,6 @@ def test_a_failed_run_does_not_stop_the_others(plan, tmp_path, monkeypatch):
     assert [each.state for each in state.runs] == ["done", "failed", "done", "failed"]
     assert "the worker was lost" in state.runs[1].error
     assert (len(changes), changes[0], changes[-1]) == (5, 0, 2)
-
-
-@pytest.mark.parametrize(
-    ("values", "mean", "sd", "interval"),
-    [
-        ([], None, None, None),
-        ([0.9], 0.9, None, None),
-        ([1, 2, 3], 2, 1, [2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)]),
-    ],
-)
-def test_summaries(values, mean, sd, interval):
-    summary = results.summarize(values)
-    assert (summary["n"], summary["mean"], summary["sd"]) == (len(values), mean, sd)
-    assert summary["interval_95"] == (interval and pytest.approx(interval, abs=1e-5))
 
 
 def test_differences_are_of_common_seeds():

@@ -27,7 +27,7 @@ MAX_SHOWN = 20
 
 
 def study(
-    folder: Annotated[Path, typer.Argument(help="Folder of the study: a new one, or one to go on with.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the study: a new one, or one to continue.")],
     preset: Annotated[
         list[str] | None,
         typer.Option(help=f"{', '.join(PRESETS)}; several as fast,tiny.", show_default="fast"),
@@ -55,7 +55,7 @@ def study(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train many runs, and compare them. The same command goes on after anything."""
+    """Train many runs, and compare them. The same command continues after anything."""
     from fmnist.documents import write_json
     from fmnist.files import lock_folder
     from fmnist.studies.engine import stop_children
@@ -76,7 +76,7 @@ def study(
             assert wanted
             write_plan(folder, wanted)
         plan = read_plan(folder)
-        # Once the test images were read, the result says so for ever.
+        # Once the test images were read, every later result says so.
         test = test or was_tested(folder)
         if wanted:
             check_same_plan(folder, plan, wanted)
@@ -88,7 +88,7 @@ def study(
                 state = run_study(folder, plan, executor, test, on_change)
         except (KeyboardInterrupt, SystemExit):
             stop_children()
-            stderr_console.print(f"Interrupted; `fmnist study {quote(folder)}` goes on", soft_wrap=True)
+            stderr_console.print(f"Interrupted; `fmnist study {quote(folder)}` continues", soft_wrap=True)
             raise
         summary = summarize_study(plan, read_results(state, test), test)
         write_json(folder / RESULTS_FILE, summary)

@@ -1,23 +1,22 @@
 """The result of a study: every run, each configuration's mean and spread, and paired differences."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from fmnist import plots
 from fmnist.drawing import hide_spines
+from fmnist.evaluation.pages import render
+from fmnist.evaluation.statistics import summarize
 from fmnist.files import write_atomic
 from fmnist.studies.plan import StudyPlan
 from fmnist.studies.study import values_of
 
-CONFIDENCE = 0.95
 METRICS = {"val_accuracy": "validation accuracy", "test_accuracy": "test accuracy"}
 MAX_PAIRS = 200
 """Pairs of configurations that are compared: each with the best one, where all pairs would be more."""
@@ -40,8 +39,8 @@ def summarize_study(plan: StudyPlan, records: Sequence[dict[str, Any]], test: bo
     configurations: list[dict[str, Any]] = [
         {
             "configuration": name,
-            **{each: summarize([*values_of(records, name, each).values()]) for each in METRICS},
-            "train_seconds": summarize([*values_of(records, name, "train_seconds").values()]),
+            **{each: summary_of([*values_of(records, name, each).values()]) for each in METRICS},
+            "train_seconds": summary_of([*values_of(records, name, "train_seconds").values()]),
         }
         for name in names
     ]
@@ -71,20 +70,13 @@ def compare_configurations(
     for better, other in pairs:
         first, second = (values_of(records, name, metric) for name in (better, other))
         common = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-        differences.append({"configuration": better, "minus": other, **summarize(common)})
+        differences.append({"configuration": better, "minus": other, **summary_of(common)})
     return differences
 
 
-def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """Return number, mean, standard deviation (of a sample) and 95 % t-interval of the mean; None where undefined."""
-    n = len(values)
-    mean = float(np.mean(values)) if n else None
-    sd = float(np.std(values, ddof=1)) if n > 1 else None
-    interval = None
-    if mean is not None and sd is not None:
-        half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-        interval = [mean - half_width, mean + half_width]
-    return {"n": n, "mean": mean, "sd": sd, "interval_95": interval}
+def summary_of(values: Sequence[float]) -> dict[str, Any]:
+    """Return the fields of a `Summary`; without values, n = 0 and None."""
+    return asdict(summarize(values)) if values else {"n": 0, "mean": None, "sd": None, "interval_95": None}
 
 
 def draw_runs(records: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> Figure:
@@ -107,17 +99,11 @@ def draw_runs(records: Sequence[dict[str, Any]], names: Sequence[str], metric: s
 
 def write_html(path: Path, folder: Path, plan: StudyPlan, summary: Mapping[str, Any], command: str) -> None:
     """Write the result as an HTML page that needs no other file and no network."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fmnist.studies", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["percent"] = lambda value, digits=2: "-" if value is None else f"{100 * value:.{digits}f}"
     names = [row["configuration"] for row in summary["configurations"]]
     figure = draw_runs(summary["runs"], names, summary["metric"])
-    page = templates.get_template("study.html").render(
+    page = render(
+        "study.html",
+        {"points": lambda value: "-" if value is None else f"{100 * value:.2f}"},
         name=folder.resolve().name,
         plan=plan,
         summary=summary,

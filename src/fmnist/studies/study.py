@@ -1,4 +1,4 @@
-"""A study: many runs, whose folders are its only state. It goes on after anything."""
+"""A study: many runs, whose folders are its only state. It can be continued after anything."""
 
 import time
 from collections.abc import Callable, Sequence
