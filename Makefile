@@ -43,7 +43,8 @@ bench: .venv/.installed-dev run
 
 # needs JAX and NumPy; what else is missing comes from build/gpu
 bench-gpu:
-	PYTHONPATH="$$($(PYTHON) scripts/gpu_bundle.py --unpack)" $(PYTHON) benchmarks/gpu.py
+	path="$$($(PYTHON) scripts/gpu_bundle.py --unpack)" && \
+		PYTHONPATH="$$path$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -u benchmarks/gpu.py $(ARGS)
 
 gpu-bundle: .venv/.installed
 	$(BIN)/python scripts/gpu_bundle.py

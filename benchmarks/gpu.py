@@ -6,16 +6,19 @@ Three clocks, in seconds:
 - `compile`: compiling the programs of the epochs, which is part of it;
 - `device`: running these programs, from their start until their results are there.
 
-The first run of a configuration is cold: its programs are in no cache. All others are warm: their programs come from a
-cache that is emptied before the benchmark. The accuracy is that of the graph that would be exported, in float32 under
-JAX: the export itself needs TensorFlow. Every run reads the test images once. The result file is written after each
-run. No run is started that would end after `--seconds`.
+The first run of a configuration is cold: the programs of its epochs are in no cache. Later configurations reuse what
+the process has compiled for building networks. All other runs are warm, in the same process: their programs come from a
+cache, which is empty at the beginning. The accuracy is that of the graph that would be exported, in float32 under JAX:
+the export itself needs TensorFlow. Every run reads the test images once. The result file is written after each run. No
+run is started that is expected to end after `--seconds`.
 """
 
 import argparse
+import atexit
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -27,7 +30,10 @@ from unittest.mock import patch
 
 if __name__ == "__main__":
     os.environ["KERAS_BACKEND"] = "jax"
-    os.environ["FMNIST_PROGRAM_CACHE"] = tempfile.mkdtemp(prefix="fmnist-programs-")
+    programs = os.environ["FMNIST_PROGRAM_CACHE"] = tempfile.mkdtemp(prefix="fmnist-programs-")
+    atexit.register(shutil.rmtree, programs, ignore_errors=True)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"):
+        os.environ.pop(name, None)
 
 import jax
 import keras
@@ -41,10 +47,10 @@ from fmnist.data.dataset import Dataset, split_dataset
 from fmnist.export.graph import CompleteGraph
 from fmnist.models import layers, muon, networks
 from fmnist.models.custom import CustomParts
-from fmnist.models.devices import device_name
+from fmnist.models.devices import device_name, is_on_gpu
 from fmnist.models.weights import set_weights
 from fmnist.runs.run import create_run
-from fmnist.training import train
+from fmnist.training import checkpoints, train
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
 BUNDLED_DATA = Path(__file__).parents[1] / "build" / "gpu" / "data"
@@ -54,7 +60,7 @@ CLOCKS = ("train_seconds", "compile_seconds", "device_seconds")
 FORMER: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "max pooling by JAX": lambda: patch.object(networks, "StridedMaxPooling2D", keras.layers.MaxPooling2D),
     "moments in two passes": lambda: patch.object(layers, "batch_moments", two_pass_moments),
-    "Newton-Schulz in float32": lambda: patch.object(muon, "is_on_gpu", lambda: False),
+    "Newton-Schulz in TF32": lambda: patch.object(muon, "is_on_gpu", lambda: False),
 }
 """Each part of the arithmetic as it was before it was written for a GPU."""
 
@@ -70,29 +76,37 @@ class Benchmark:
     def __init__(self, dataset: Dataset, result: dict[str, Any], out: Path, seconds: float):
         self.dataset, self.result, self.out = dataset, result, out
         self.end = time.perf_counter() + seconds
+        self.first_runs: list[float] = []
+        """Seconds of the first run of each configuration so far, with compilation and prediction."""
 
     def measure(self, name: str, config: Config, seeds: int, former: AbstractContextManager[Any] | None = None) -> None:
         """Train a configuration with seeds 0, 1, ..., and add its summary to the result."""
         records: list[dict[str, Any]] = []
+        graph: CompleteGraph | None = None
         with former or nullcontext():
-            graph = self._graph(config)
             for seed in range(seeds):
-                # The longest run so far tells how long the next one can take.
-                if time.perf_counter() + max((each["all_seconds"] for each in records), default=0) > self.end:
+                longest = max((each["all_seconds"] for each in records[1:] or records), default=0.0)
+                expected = longest if records else max(self.first_runs, default=0.0)
+                if time.perf_counter() + expected > self.end:
                     print(f"{name}: stopped after {seed} of {seeds} runs, the time is over", file=sys.stderr)
                     break
-                records.append(self._run(replace(config, seed=seed), graph))
+                record, graph = self._run(replace(config, seed=seed), graph)
+                records.append(record)
+                self.first_runs += [record["all_seconds"]] if seed == 0 else []
                 self.result["results"][name] = {"seeds_planned": seeds, **summarize(records)}
                 write_result(self.result, self.out, as_json=False)
-                print(f"{name}, seed {seed}: {format_record(records[-1])}", file=sys.stderr)
+                print(f"{name}, seed {seed}: {format_record(record)}", file=sys.stderr)
 
-    def _graph(self, config: Config) -> CompleteGraph:
-        num_classes = len(self.dataset.class_names)
-        network = networks.build_network(config, num_classes, "float32")
-        return CompleteGraph(network, config.for_data(True).tta_views, 1.0, num_classes)
+    def _run(self, config: Config, graph: CompleteGraph | None) -> tuple[dict[str, Any], CompleteGraph]:
+        """Train once as `fmnist.train` does but for the export, and read the test images.
 
-    def _run(self, config: Config, graph: CompleteGraph) -> dict[str, Any]:
-        """Train once as `fmnist.train` does but for the export, and read the test images."""
+        Args:
+            config: what to train.
+            graph: of another seed, which is compiled already.
+
+        Returns:
+            The record of the run, and the graph.
+        """
         dataset = self.dataset
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
@@ -101,6 +115,10 @@ class Benchmark:
             split = split_dataset(dataset, config.seed, config.full)
             trained = train.fit(create_run(config, Path(folder) / "run"), dataset, split, None, CustomParts())
             train_seconds = time.perf_counter() - started
+        if graph is None:  # not before the training, whose clock counts the building of a network
+            num_classes = len(dataset.class_names)
+            network = networks.build_network(config, num_classes, "float32")
+            graph = CompleteGraph(network, config.tta_views, 1.0, num_classes)
         set_weights(graph.network, trained.weights, Path("the run"))
         with jax.default_matmul_precision("highest"):  # float32, as ONNX Runtime computes; a GPU would take less
             outputs = graph.predict(dataset.test_images, batch_size=PREDICTION_BATCH, verbose=0)
@@ -108,7 +126,7 @@ class Benchmark:
             float((outputs[name].argmax(axis=1) == dataset.test_labels).mean())
             for name in ("probabilities", "probabilities_single_view")
         )
-        return {
+        record = {
             "seed": config.seed,
             "accuracy": accuracy,
             "accuracy_single_view": single_view,
@@ -118,6 +136,7 @@ class Benchmark:
             "epoch_seconds": [row["seconds"] for row in trained.history],
             "all_seconds": time.perf_counter() - began,
         }
+        return record, graph
 
 
 def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -177,10 +196,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="instead of the presets' numbers")
     parser.add_argument("--data", type=Path, default=BUNDLED_DATA if BUNDLED_DATA.is_dir() else None)
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU, with any data")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
     dataset = fmnist.load(arguments.data)
+    if not arguments.rehearse and not (is_on_gpu() and dataset.is_fashion_mnist):
+        raise SystemExit(
+            f"JAX has {jax.devices()}, and the data is {dataset}; expected a GPU and Fashion-MNIST. --rehearse goes "
+            "through all parts elsewhere"
+        )
     result = {
         "results": {},
         "is_fashion_mnist": dataset.is_fashion_mnist,
@@ -192,15 +217,21 @@ def main() -> None:
     given = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     changes: dict[str, Any] = {"full": True} | {name: value for name, value in given.items() if value}
     fast, best = (replace(PRESETS[name], **changes) for name in ("fast", "best"))
-    # Elsewhere than on a GPU this is a rehearsal, of the same programs.
-    patch.object(train, "is_on_gpu", lambda: True).start()
-    benchmark.measure("fast", fast, arguments.fast_seeds)
-    benchmark.measure("best", best, arguments.best_seeds)
-    benchmark.measure("fast, batches of 1000", replace(fast, batch_size=1_000), arguments.variant_seeds)
-    benchmark.measure("best, batches of 1000", replace(best, batch_size=1_000), min(1, arguments.variant_seeds))
-    for name, former in FORMER.items():
-        benchmark.measure(f"fast, {name}", fast, arguments.variant_seeds, former())
-    print_table(result)
+    if arguments.rehearse:
+        for module in (train, checkpoints):
+            patch.object(module, "is_on_gpu", lambda: True).start()
+    try:
+        benchmark.measure("fast", fast, arguments.fast_seeds)
+        benchmark.measure("best", best, arguments.best_seeds)
+        # 60,000 images are divided by these: the programs have no smaller last batch, and compile in half of the time.
+        for batch_size in (500, 1_000):
+            changed = replace(fast, batch_size=batch_size)
+            benchmark.measure(f"fast, batches of {batch_size}", changed, arguments.variant_seeds)
+        benchmark.measure("best, batches of 1000", replace(best, batch_size=1_000), min(1, arguments.variant_seeds))
+        for name, former in FORMER.items():
+            benchmark.measure(f"fast, {name}", fast, arguments.variant_seeds, former())
+    finally:
+        print_table(result)
     if arguments.json:
         print(json.dumps(result))
 

@@ -9,6 +9,10 @@ from typing import Any
 
 from fmnist.runs import environment
 
+ROOT = Path(__file__).parents[1]
+BUNDLED_COMMIT = ROOT / "build" / "gpu" / "commit"
+"""Where `make gpu-bundle` writes it, for a machine without git."""
+
 
 def describe_provenance() -> dict[str, Any]:
     """Describe what is measured and on which machine. Call it before a long measurement, while the commit is known."""
@@ -24,11 +28,15 @@ def current_commit() -> str:
     """Return the commit of the working tree, with the suffix `-dirty` if files other than results have changed."""
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parents[1]), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        command = ["git", "-C", str(ROOT), *words]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        except OSError:  # there is no git
+            return ""
 
     changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    return f"{git('rev-parse', '--short=12', 'HEAD') or 'unknown'}{'-dirty' if changes else ''}"
+    bundled = BUNDLED_COMMIT.read_text().strip() if BUNDLED_COMMIT.is_file() else "unknown"
+    return f"{git('rev-parse', '--short=12', 'HEAD') or bundled}{'-dirty' if changes else ''}"
 
 
 def write_result(result: dict[str, Any], path: Path, as_json: bool) -> None:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -51,17 +51,21 @@ def download(python_version: str, left_out: list[str]) -> None:
 
 
 def unpack() -> list[Path]:
-    """Unpack the wheels whose modules are missing. Returns the folders to import from."""
+    """Unpack the wheels of packages that are missing. Returns the folders to import from."""
     site = BUNDLE / "site"
     for path in sorted(BUNDLE.glob("packages/*.whl")):
-        with zipfile.ZipFile(path) as wheel:
-            parts = {name.split("/")[0] for name in wheel.namelist()}
-            modules = {
-                part.removesuffix(".py") for part in parts if not part.endswith((".dist-info", ".data", ".libs"))
-            }
-            if is_compatible(path.stem) and not all(find_spec(module) for module in modules):
+        if is_compatible(path.stem) and not is_installed(path.stem.split("-")[0]):
+            with zipfile.ZipFile(path) as wheel:
                 wheel.extractall(site)
     return [REPOSITORY / "src", *([site] if site.is_dir() else [])]
+
+
+def is_installed(name: str) -> bool:
+    """Check whether this Python has a package, of any version."""
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def is_compatible(stem: str) -> bool:
@@ -79,12 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--unpack", action="store_true", help="unpack what is missing here, and print the PYTHONPATH")
     parser.add_argument("--python-version", default="3.12", help="of the other machine")
-    parser.add_argument("--without", nargs="+", default=[], metavar="PACKAGE", help="what the other machine has")
+    parser.add_argument("--only", nargs="+", default=PACKAGES, metavar="PACKAGE", help="what the other machine lacks")
     arguments = parser.parse_args()
     if arguments.unpack:
         print(os.pathsep.join(map(str, unpack())))
     else:
-        download(arguments.python_version, arguments.without)
+        download(arguments.python_version, arguments.only)
 
 
 if __name__ == "__main__":

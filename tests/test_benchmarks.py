@@ -89,12 +89,12 @@ def test_gpu_benchmark_is_rehearsed_on_a_cpu_without_tensorflow(small, tmp_path)
     write_folder(few, data)
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
     result = run_benchmark(
-        "gpu.py", "--data", data, "--fast-seeds", "2", "--best-seeds", "2", "--variant-seeds", "1", "--epochs", "2",
-        "--batch-size", "24", "--out", tmp_path / "result.json",
+        "gpu.py", "--data", data, "--fast-seeds", "2", "--best-seeds", "2", "--variant-seeds", "1", "--epochs", "1",
+        "--batch-size", "24", "--rehearse", "--out", tmp_path / "result.json",
         environment={**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
     assert result == json.loads((tmp_path / "result.json").read_text())
-    assert len(result["results"]) == 7
+    assert len(result["results"]) == 8
     for row in result["results"].values():
         assert row["seeds"] == row["seeds_planned"]
         assert 0 < row["accuracy_mean"] <= 1
@@ -112,16 +112,17 @@ def test_a_benchmark_on_a_gpu_ends_in_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(gpu.time, "perf_counter", lambda: now[0])
     benchmark = gpu.Benchmark(None, {"results": {}}, tmp_path / "result.json", seconds=25)
-    monkeypatch.setattr(benchmark, "_graph", lambda config: None)
 
     def run(config, graph):
         now[0] += 10
-        return {"accuracy": 0.9, "accuracy_single_view": 0.8, "all_seconds": 10, **dict.fromkeys(gpu.CLOCKS, 1.0)}
+        return {"accuracy": 0.9, "accuracy_single_view": 0.8, "all_seconds": 10, **dict.fromkeys(gpu.CLOCKS, 1.0)}, None
 
     monkeypatch.setattr(benchmark, "_run", run)
     benchmark.measure("fast", fmnist.Config.from_preset("fast"), 5)
     row = json.loads((tmp_path / "result.json").read_text())["results"]["fast"]
     assert (row["seeds"], row["seeds_planned"]) == (2, 5)
+    benchmark.measure("best", fmnist.Config.from_preset("best"), 1)  # would take as long as the first run of `fast`
+    assert list(benchmark.result["results"]) == ["fast"]
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def jax_settings(monkeypatch):
     """The settings of JAX that are made, and the user's own, as far as they matter here."""
     jax = pytest.importorskip("jax")
     settings = {}
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
     monkeypatch.delenv(devices.PROGRAM_CACHE, raising=False)
     return settings

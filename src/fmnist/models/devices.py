@@ -2,7 +2,6 @@
 
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -43,8 +42,13 @@ def choose_precision(precision: str) -> str:
 
 def device_name() -> str:
     """Return the name of the GPU or CPU that Keras computes on."""
+    return gpu_name() or environment.cpu_name()
+
+
+def gpu_name() -> str | None:
+    """Return the name of the GPU that Keras computes on. None on a CPU."""
     if not is_on_gpu():
-        return environment.cpu_name()
+        return None
     import jax
 
     return str(jax.devices()[0].device_kind)
@@ -66,6 +70,8 @@ def cache_programs() -> None:
     nothing is kept unless a folder is named: compilation takes seconds there, and a program that was compiled for one
     processor can end the process on another.
     """
+    if keras.backend.backend() != "jax":
+        return
     import jax
 
     config: Any = jax.config
@@ -74,7 +80,10 @@ def cache_programs() -> None:
     # Without filelock, JAX cannot bound the folder.
     if is_off or config.jax_compilation_cache_dir or not find_spec("filelock"):
         return
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fmnist" / "jax"
-    config.update("jax_compilation_cache_dir", named or str(default))
+    cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = named or os.path.join(cache, "fmnist", "jax")
+    if folder.startswith("~"):  # the user has no home
+        return
+    config.update("jax_compilation_cache_dir", folder)
     config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -9,14 +9,17 @@ from typing import Any
 
 from fmnist.runs.schemas import Environment
 
-PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "numpy", "onnxruntime", "scikit-learn")
+PACKAGES = ("fmnist", "keras", "tensorflow-cpu", "tensorflow", "jax", "jaxlib", "numpy", "onnxruntime", "scikit-learn")
 NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 
-SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS")
-"""Environment variables that change the order in which TensorFlow computes."""
+SETTINGS = (
+    "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_XLA_FLAGS",
+    "XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION",
+)  # fmt: skip
+"""Environment variables that change how TensorFlow and JAX compute."""
 
-COMPARED = ("python", "processor", "threads", "backend", "devices", "precision")
+COMPARED = ("python", "processor", "threads", "backend", "device", "devices", "precision")
 """Fields that a result depends on, besides versions and settings. The operating system's version is not one."""
 
 MEMINFO = Path("/proc/meminfo")
@@ -34,6 +37,7 @@ def describe_environment(
     class_names: tuple[str, ...] | None = None,
     photos_sha256: str | None = None,
     devices: int = 1,
+    device: str | None = None,
 ) -> Environment:
     """Describe this process and the data that it trains on.
 
@@ -44,6 +48,7 @@ def describe_environment(
         class_names: of the data.
         photos_sha256: of the file of photos, if the network is trained on them.
         devices: number of devices that share each batch.
+        device: name of the GPU, if there is one.
     """
     return Environment(
         python=platform.python_version(),
@@ -54,6 +59,7 @@ def describe_environment(
         settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
         backend=backend,
         devices=devices,
+        device=device,
         precision=precision,
         data_sha256=data_sha256,
         class_names=class_names,

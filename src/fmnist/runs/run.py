@@ -21,7 +21,7 @@ from fmnist.documents import read_document, write_document
 from fmnist.errors import FmnistError, quote
 from fmnist.files import MAX_MODEL_BYTES, as_path, is_temporary_file, read_bounded, remove_temporary_files, sha256
 from fmnist.runs.data import find_data
-from fmnist.runs.environment import describe_environment, environment_changes
+from fmnist.runs.environment import environment_changes
 from fmnist.runs.history import History, read_history
 from fmnist.runs.schemas import (
     EXPORTS,
@@ -272,15 +272,12 @@ def open_pretrained() -> Run:
     return open_run(PRETRAINED_FOLDER)
 
 
-def record_environment(
-    run: Run, dataset: Dataset, backend: str, precision: str, photos_sha256: str | None = None, devices: int = 1
-) -> None:
+def record_environment(run: Run, dataset: Dataset, now: Environment) -> None:
     """Write `environment.json`. In a resumed run, check the data and warn about what has changed.
 
     Raises:
         FmnistError: if the run was started on other data or photos.
     """
-    now = describe_environment(backend, precision, dataset.sha256, dataset.class_names, photos_sha256, devices)
     path = run.folder / "environment.json"
     if path.exists():
         try:
@@ -289,7 +286,7 @@ def record_environment(
             log.warning("%s is damaged; it is written again", path)
         else:
             run.check_data(dataset, before.data_sha256)
-            if photos_sha256 != before.photos_sha256:
+            if now.photos_sha256 != before.photos_sha256:
                 place = run.config.photos or "the file of the repository"
                 raise FmnistError(f"the photos are not those that {run.folder} was trained on; restore {place}")
             changes = environment_changes(before, now)

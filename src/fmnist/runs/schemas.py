@@ -86,9 +86,11 @@ class Environment(Document, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=1, le=10**6)]
     """Processors that the process could use."""
     settings: dict[Text, Text]
-    """Environment variables that TensorFlow reads."""
+    """Environment variables that TensorFlow and JAX read."""
     backend: Text
     """Of Keras."""
+    device: Text | None = None
+    """Name of the GPU. None where the processor trains."""
     devices: Annotated[int, Meta(ge=1, le=10**6)] = 1
     """GPUs, or other devices of JAX, that shared each batch."""
     precision: Text
@@ -191,7 +193,8 @@ class Manifest(Document, frozen=True, kw_only=True):
     train_seconds: Seconds
     """Of the whole training, without loading the data and export."""
     compile_seconds: Seconds | None = None
-    """Of compiling the programs of the epochs, under JAX; less if they were in a cache. None under TensorFlow."""
+    """Of tracing and compiling the programs of the epochs, or reading them from a cache. None where `fit` runs step by
+    step, and if the training was interrupted: then `train_seconds` is the sum of the epochs' seconds."""
     device_seconds: Seconds | None = None
     """Of running these programs, from their start until their results are there."""
     agreement: Agreement

@@ -165,8 +165,10 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.run, self.sampler = run, sampler
         self.latest: Checkpoint | None = None
         self.history: History = []
-        self.started = self.written = self.drawn = -math.inf
         self.checkpoint_interval, self.curves_interval = GPU_INTERVALS if is_on_gpu() else (0.0, 0.0)
+        self.started = self.drawn = time.perf_counter()
+        self.written = -math.inf
+        self.num_drawn = 0
 
     def restore(self, network: keras.Sequential) -> int:
         """Load the newest checkpoint of the run into a network, its optimizer and the sampler.
@@ -218,7 +220,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         """Write the last epoch if it was skipped."""
         if not self.latest or len(self.latest.history) < len(self.history):
             self._write()
-        if self.curves_interval:  # the last drawing can be older
+        if self.num_drawn < len(self.history):
             self._draw()
 
     def _write(self) -> None:
@@ -235,7 +237,7 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def _draw(self) -> None:
         draw_curves(self.run, self.history)
-        self.drawn = time.perf_counter()
+        self.drawn, self.num_drawn = time.perf_counter(), len(self.history)
 
 
 def write_run_files(run: Run, checkpoint: Checkpoint) -> None:

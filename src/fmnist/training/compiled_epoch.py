@@ -33,10 +33,7 @@ Step = Callable[[State, tuple[Any, ...]], tuple[dict[str, Any], State]]
 
 
 class CompiledEpochs:
-    """The programs of a training, in place of Keras' functions for a step.
-
-    Signals and callbacks of batches wait for the end of the epoch.
-    """
+    """The programs of a training. Signals and callbacks of batches wait for the end of an epoch."""
 
     def __init__(
         self, network: keras.Model, sampler: EpochSampler, validation: Batches | None = None, num_devices: int = 1
@@ -50,7 +47,7 @@ class CompiledEpochs:
             num_devices: each batch is divided among so many devices.
 
         Raises:
-            FmnistError: if there are fewer devices, or they do not divide the batch.
+            FmnistError: if there are fewer devices, or their number does not divide the batch.
         """
         self.network, self.sampler, self.validation = network, sampler, validation
         self.devices = jax.devices()[:num_devices]
@@ -72,6 +69,10 @@ class CompiledEpochs:
     def one_step(self, batches: Batches) -> Batches:
         """Return the data set of one step for `fit`. Its single image shows the shapes; the programs have the data."""
         return Batches(batches.images[:1], batches.labels[:1], 1, batches.class_weights)
+
+    def release(self) -> None:
+        """Let the images and programs be freed with the network, to which they refer, and it to them."""
+        self.network.train_function = self.network.test_function = None
 
     def _train(self, state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
         next(iterator)
@@ -113,7 +114,7 @@ class CompiledEpochs:
 
     def _divide(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Divide a batch among the devices. A last batch that they do not divide is computed on each."""
-        if len(batch[0]) % len(self.devices):
+        if len(self.devices) == 1 or len(batch[0]) % len(self.devices):
             return batch
         sharding = NamedSharding(self.mesh, PartitionSpec("batch"))
         return tuple(lax.with_sharding_constraint(each, sharding) for each in batch)
@@ -134,11 +135,12 @@ class CompiledEpochs:
         started = time.perf_counter()
         logs, state = jax.block_until_ready(self.programs[function](state, *data))
         self.seconds["device_seconds"] += time.perf_counter() - started
-        return logs, jax.device_put(state, self.devices[0])
+        return logs, state if len(self.devices) == 1 else jax.device_put(state, self.devices[0])
 
     def _put(self, arrays: Any) -> Any:
-        """Copy arrays to every device."""
-        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec()))
+        """Copy arrays to every device that has none of them."""
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.device_put(arrays, everywhere if len(self.devices) > 1 else self.devices[0])
 
 
 def _arrays(batches: Batches) -> tuple[np.ndarray, ...]:

@@ -16,11 +16,12 @@ from fmnist.errors import FmnistError, type_of
 from fmnist.export.onnx import TrainedNetwork, export, read_trained
 from fmnist.files import as_path, lock_folder
 from fmnist.models.custom import CustomParts
-from fmnist.models.devices import cache_programs, choose_precision, is_on_gpu
+from fmnist.models.devices import cache_programs, choose_precision, gpu_name, is_on_gpu
 from fmnist.models.networks import build_network, fit_whitening, keras_defaults
 from fmnist.models.user_functions import Augment, NetworkFunction
 from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
+from fmnist.runs.environment import describe_environment
 from fmnist.runs.folders import make_run_folder
 from fmnist.runs.run import (
     Run,
@@ -223,13 +224,13 @@ def fit(
         callbacks: as for `train`.
         devices: as for `train`.
     """
-    if keras.backend.backend() == "jax":
-        cache_programs()
+    cache_programs()
     config = run.config
     num_outputs = config.num_outputs(len(dataset.class_names))
     precision = choose_precision(config.precision)
-    photos_sha256 = photos.sha256 if photos else None
-    record_environment(run, dataset, keras.backend.backend(), precision, photos_sha256, devices)
+    data = (dataset.sha256, dataset.class_names, photos.sha256 if photos else None)
+    environment = describe_environment(keras.backend.backend(), precision, *data, devices, gpu_name())
+    record_environment(run, dataset, environment)
     remove_exports(run)
 
     network = build_network(config, num_outputs, precision, parts.network)
@@ -265,6 +266,8 @@ def fit(
         callbacks=[sampler, run_checkpoint, *callbacks],
         verbose=0,
     )
+    if programs:
+        programs.release()
     checkpoint = run_checkpoint.latest
     assert checkpoint  # Keras completes at least one epoch, also if a callback stops the training
     # If a callback has stopped the training early, the checkpoints are still needed.
