@@ -103,7 +103,7 @@ def freeze_plan(folder: Path, model: ModelRecord, kind: Kind, pictures: Iterable
         remove_temporary_files(folder)
         return plan
     others = (entry.name for entry in folder.iterdir() if entry.name != PICTURES_FILE and not is_temporary_file(entry))
-    if other := next(others, None):
+    if other := min(others, default=None):
         raise FmnistError(f"{folder} has {other} and no {PLAN_FILE}; expected a new folder, so {OTHER_FOLDER}")
     remove_temporary_files(folder)
     write_atomic(list_path, lines)
