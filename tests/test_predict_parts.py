@@ -92,6 +92,13 @@ def test_the_same_command_continues(cli, here, jobs):
     assert changed <= {"part-00001.jsonl"}
 
 
+def test_the_folder_of_the_answers_is_none_of_pictures(cli, here):
+    """A shell replaces `photos/*` by more names the second time."""
+    names = [f"photos/{number:04}.png" for number in range(NUM_PICTURES)]
+    assert cli("predict", *names, "--out", "photos/answers")[0] == 0
+    assert cli("predict", *names, "photos/answers", "--out", "photos/answers")[0] == 0
+
+
 def test_errors_of_earlier_commands_count(cli, here):
     shutil.copy(__file__, "photos/0001.png")
     assert cli("predict", "photos", "--out", "answers")[0] == 1

@@ -14,6 +14,7 @@ from fmnist.inference import parts, plan
 from fmnist.inference.executors import SerialExecutor
 from fmnist.inference.parts import Counts, Part, Work, answer_parts, find_missing
 from fmnist.inference.plan import describe_model, freeze_plan
+from fmnist.inference.runtime import limited_threads, session_options
 
 NAMES = ["b.png", "a.png", "text.png", "none.png", 'quote".png', "new\nline.png", "ä\N{JEANS}.png", "\udcff.png"]
 
@@ -223,3 +224,10 @@ def test_a_picture_that_exhausts_the_memory_is_its_own_answer(start, here, monke
     monkeypatch.setattr(parts, "classify_file", fail)
     assert answer_all(start())[1] == Counts(0, 8)
     assert {item["error"].partition(";")[0] for item in lines(here / "out")} == {"not enough memory"}
+
+
+def test_graphs_get_the_threads_that_are_asked_for():
+    before = session_options().intra_op_num_threads
+    with limited_threads(7):
+        assert session_options().intra_op_num_threads == 7
+    assert session_options().intra_op_num_threads == before

@@ -50,7 +50,8 @@ def predict_parts(
     out.mkdir(parents=True, exist_ok=True)
     with lock_folder(out):
         passed_over: list[str] = []
-        plan = freeze_plan(out, record, kind, _names(list_pictures(named, passed_over)))
+        others = (name for name in named if name != out)  # `photos/*` names also photos/answers, the second time
+        plan = freeze_plan(out, record, kind, _names(list_pictures(others, passed_over)))
         if passed_over:
             stderr_console.print(describe_passed_over(passed_over), soft_wrap=True)
         work = Work(out, plan, path, num_cpus() if jobs == 1 else 1)
