@@ -1,9 +1,10 @@
 """Kill `fmnist predict --out` at random moments, and count its answers: python benchmarks/predict_parts.py --kills 5.
 
-Test images are written as PNG files. First a command classifies them all without interruption, and is timed. Then the
-same command is started for another folder, its first process is killed with SIGKILL, it is started again, and so on.
-After the last kill it ends by itself. A moment is drawn uniformly: what a command needs to start, plus up to a share of
-what the undisturbed command needed for the pictures. So there are pictures left at each kill.
+Test images are written as PNG files. First a command classifies them all without interruption. Then the same command is
+started for another folder, its first process is killed with SIGKILL, it is started again, and so on. After the last
+kill it ends by itself. The kills are spread over the whole work, whatever else the machine does: for each one a number
+of finished parts is drawn, at which it is due, and a time to wait from then, up to what a command needs to start and to
+finish a part.
 
 Every file that a process opens is logged by an audit hook, which slows it down a little. A picture is repeated each
 time that it is opened after the first. A kill can repeat one part for each process.
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,27 +69,33 @@ class Command:
         path = os.pathsep.join([str(scratch / "hook"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
         self.environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), LOG_VARIABLE: str(self.log)}
 
-    def run(self, seconds: float | None = None) -> dict[str, Any] | None:
-        """Run the command, and kill it after some seconds; None lets it end.
-
-        Returns:
-            The summary that it prints. None if it was killed.
+    def run(self) -> dict[str, Any]:
+        """Run the command, and return the summary that it prints.
 
         Raises:
             SystemExit: if it fails.
         """
-        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(self.words, env=self.environment, **options) as process:
-            try:
-                out, err = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                return None
-        if process.returncode:
-            sys.exit(f"{' '.join(self.words)} failed: {err}")
-        summary: dict[str, Any] = json.loads(out)
+        done = subprocess.run(self.words, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(self.words)} failed: {done.stderr}")
+        summary: dict[str, Any] = json.loads(done.stdout)
         return summary
+
+    def run_and_kill(self, num_parts: int, seconds: float) -> None:
+        """Run the command, and kill it some seconds after it has finished a number of parts.
+
+        Raises:
+            SystemExit: if it ends before.
+        """
+        with subprocess.Popen(
+            self.words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            while process.poll() is None and len(self.finished_parts()) < num_parts:
+                time.sleep(0.002)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+                sys.exit(f"the command ended before it was killed (exit code {process.returncode}); use more pictures")
+            process.kill()
 
     def finished_parts(self) -> dict[str, int]:
         """Return the finished parts, each with the number of its file, which changes when it is written again."""
@@ -102,22 +110,34 @@ class Command:
         return Counter(self.log.read_text().splitlines())
 
 
-def kill_repeatedly(command: Command, kills: int, startup: float, work: float, moments: random.Random) -> list[Any]:
-    """Start the command, and kill it, as often as asked; then let it end.
+def kill_repeatedly(command: Command, due: list[int], max_seconds: float, moments: random.Random) -> list[Any]:
+    """Start the command and kill it, again and again; then let it end.
+
+    Args:
+        command: for a new folder.
+        due: number of finished parts after which each kill is due.
+        max_seconds: the longest time to wait from then.
+        moments: draws the time.
 
     Returns:
-        The moment and the finished parts of each kill.
+        The moment of each kill, and the finished parts.
     """
     found: list[dict[str, Any]] = []
     parts: dict[str, int] = {}
-    while len(found) < kills:
-        seconds = startup + moments.uniform(0, work / kills)
-        if command.run(seconds) is not None:
-            sys.exit(f"the command ended before kill {len(found) + 1}; use more pictures")
+    for num_parts in due:
+        seconds = moments.uniform(0, max_seconds)
+        command.run_and_kill(num_parts, seconds)
         now = command.finished_parts()
         rewritten = [name for name, number in parts.items() if now.get(name) != number]
         parts = now
-        found.append({"after_seconds": seconds, "finished_parts": len(parts), "rewritten_parts": len(rewritten)})
+        found.append(
+            {
+                "due_after_parts": num_parts,
+                "seconds_later": seconds,
+                "finished_parts": len(parts),
+                "rewritten_parts": len(rewritten),
+            }
+        )
         print(f"killed: {found[-1]}", file=sys.stderr)
     command.run()
     return found
@@ -128,13 +148,15 @@ def measure(scratch: Path, jobs: int, kills: int, moments: random.Random) -> dic
     undisturbed, killed = Command(scratch, f"undisturbed{jobs}", jobs), Command(scratch, f"killed{jobs}", jobs)
     started = time.perf_counter()
     summary = undisturbed.run()
-    assert summary
     total = time.perf_counter() - started
     started = time.perf_counter()
     undisturbed.run()  # it has nothing left to do: this is what a command needs to start
-    work = total - (time.perf_counter() - started)
+    startup = time.perf_counter() - started
+    max_seconds = startup + max(0.0, total - startup) * jobs / summary["num_parts"]
 
-    found = kill_repeatedly(killed, kills, total - work, work, moments)
+    # Not after the last parts, where the command could end first.
+    due = sorted(moments.sample(range(max(kills, summary["num_parts"] - 4 * jobs)), kills))
+    found = kill_repeatedly(killed, due, max_seconds, moments)
     content = killed.content()
     files = Counter(json.loads(line)["file"] for part in content.values() for line in part.splitlines())
     opened = killed.opened()
@@ -147,8 +169,6 @@ def measure(scratch: Path, jobs: int, kills: int, moments: random.Random) -> dic
         "num_repeated_pictures": sum(opened.values()) - len(opened),
         "num_rewritten_parts": sum(kill["rewritten_parts"] for kill in found),
         "is_identical": content == undisturbed.content(),
-        "undisturbed_seconds": total,
-        "pictures_per_second": summary["num_pictures"] / work,
         "kills": found,
     }
 

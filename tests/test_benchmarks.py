@@ -187,11 +187,11 @@ def test_crash(small_folder, tmp_path):
 @pytest.mark.slow
 def test_predict_parts(tmp_path):
     result = run_benchmark(
-        "predict_parts.py", "--pictures", "3500", "--kills", "1", "--jobs", "1", "2", "--out", tmp_path / "result.json"
+        "predict_parts.py", "--pictures", "6500", "--kills", "1", "--jobs", "1", "--out", tmp_path / "result.json"
     )
-    assert [row["jobs"] for row in result["results"]] == [1, 2]
-    for row in result["results"]:
-        assert (row["num_answered_once"], row["num_lost"], row["is_identical"]) == (3500, 0, True)
+    (row,) = result["results"]
+    assert (row["num_answered_once"], row["num_lost"], row["is_identical"]) == (6500, 0, True)
+    assert row["num_repeated_pictures"] <= 1_000
 
 
 @pytest.fixture
