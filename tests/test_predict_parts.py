@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -325,10 +326,9 @@ def test_a_killed_process_of_several_repeats_its_part_only(here):
     (here / "answers").mkdir()
     with start(COMMAND.format(20), "many", "--out", "answers", "--jobs", 2) as process:
         wait_for_parts(here / "answers", 1)
-        children = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], check=True, capture_output=True, text=True
-        )
-        workers = [int(line.split()[0]) for line in children.stdout.splitlines() if "spawn_main" in line]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         _, err = process.communicate()
     assert process.returncode == 1
