@@ -185,6 +185,16 @@ def test_crash(small_folder, tmp_path):
     assert sum(len(run["kills"]) for run in result["runs"]) == 1
 
 
+@pytest.mark.slow
+def test_predict_parts(tmp_path):
+    result = run_benchmark(
+        "predict_parts.py", "--pictures", "6500", "--kills", "1", "--jobs", "1", "--out", tmp_path / "result.json"
+    )
+    (row,) = result["results"]
+    assert (row["num_answered_once"], row["num_lost"], row["is_identical"]) == (6500, 0, True)
+    assert row["num_repeated_pictures"] <= 1_000
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Ten dark rectangles on a light background, labeled trousers, and four ellipses, labeled hats."""

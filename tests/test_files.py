@@ -25,6 +25,22 @@ def test_a_write_replaces_the_file(path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+def test_pieces_are_written_like_the_whole(path):
+    write_atomic(path, (piece for piece in (b"af", b"", b"ter")))
+    assert path.read_bytes() == b"after"
+
+
+def test_a_failure_between_the_pieces_keeps_the_file(path):
+    def pieces():
+        yield b"af"
+        raise FmnistError("no more")
+
+    with pytest.raises(FmnistError, match="no more"):
+        write_atomic(path, pieces())
+    assert path.read_bytes() == b"before"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "\N{JEANS}" * 63], ids=["ASCII", "four bytes each"])
 def test_a_name_as_long_as_file_systems_allow(tmp_path, name):
     write_atomic(tmp_path / name, b"content")

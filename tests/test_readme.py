@@ -27,6 +27,7 @@ PAGES = [
         "gpu",
         "install",
         "leaderboard",
+        "many-pictures",
         "own",
         "results",
         "resuming",
@@ -42,9 +43,9 @@ MAX_SAMPLE_BYTES = 60_000
 WRITTEN_BY_COMMANDS = {
     "config.json", "environment.json", "history.csv", "curves.png", "weights.safetensors", "model.onnx",
     "model-int8.onnx", "model-plain.onnx", "model.keras", "manifest.json", "evaluation.json", "predictions.csv",
-    "report.html", "adapted.json", "compare.html", "study.json", "study.html", "results.json",
+    "report.html", "adapted.json", "compare.html", "plan.json", "study.json", "study.html", "results.json",
 }  # fmt: skip
-CHOSEN_BY_USERS = {"labels.txt", "labels.csv", "photo.jpg", "picture.png"}
+CHOSEN_BY_USERS = {"labels.txt", "list.txt", "labels.csv", "photo.jpg", "picture.png"}
 FILE_NAME = r"[\w.*-][\w./*-]*\.(py|md|ipynb|json|txt|toml|png|jpg|html|csv|onnx|safetensors)"
 HELP_OPTIONS = {"-h", "--help"}
 

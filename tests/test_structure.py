@@ -50,7 +50,13 @@ def test_packages_import_nothing_by_themselves():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["predict", "picture.png", "--model", "run"], ["runs", "."]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["predict", "picture.png", "--model", "run"],
+        ["predict", "picture.png", "--model", "run", "--out", "answers"],
+        ["runs", "."],
+    ],
     ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(arguments, small_run, tmp_path):

@@ -7,7 +7,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def as_path(value: object, name: str) -> Path:
     return Path(value)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file atomically, so that neither a crash nor a reader ever sees half of it.
 
     The bytes go to a temporary file in the same folder, are synced to the disk, and get their name by `os.replace`.
@@ -50,7 +50,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Args:
         path: the file to create or replace; its folder exists.
-        content: the complete content.
+        content: the complete content, or its pieces one after another.
 
     Raises:
         OSError: if the file cannot be written, with `path` as its file name. The previous content is intact and no
@@ -60,7 +60,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

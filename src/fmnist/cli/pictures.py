@@ -4,18 +4,20 @@ import io
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 from PIL import Image, ImageOps
 
 from fmnist.config import IMAGE_SIZE
-from fmnist.errors import FmnistError
+from fmnist.data.names import BYTE_ORDER_MARKS
+from fmnist.errors import FmnistError, one_line
 from fmnist.files import write_atomic
+from fmnist.inference.parts import classify_file
 from fmnist.inference.picture_formats import NUM_BYTES, SUFFIXES, describe, identify
 from fmnist.runs.environment import num_cpus
 
@@ -41,30 +43,58 @@ class Answer:
     """Why there is no prediction, or why its steps could not be saved."""
 
 
-def list_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def list_pictures(paths: Iterable[Path], passed_over: list[str]) -> Iterator[Path]:
     """Replace each folder by the pictures in it, in the order of their names. Files are kept, whatever they are.
 
     A file in a folder is a picture if its content or its suffix is that of one. Hidden files are skipped.
 
-    Returns:
-        The pictures, and what was passed over in the folders: each file or folder with what it is.
+    Args:
+        paths: files and folders.
+        passed_over: gets what was passed over in the folders: each file or folder with what it is.
+
+    Yields:
+        The pictures.
     """
-    files: list[Path] = []
-    passed_over: list[str] = []
     for path in paths:
         try:
-            entries = sorted(path.iterdir()) if path != STDIN and path.is_dir() else []
+            names = sorted(os.listdir(path), key=os.path.normcase) if path != STDIN and os.path.isdir(path) else []
         except OSError:
-            entries = []
-        pictures: list[Path] = []
-        for entry in (entry for entry in entries if not entry.name.startswith(".")):
+            names = []
+        has_pictures = False
+        for entry in (path / name for name in names if not name.startswith(".")):
             other = _describe_other(entry)
             if other is None:
-                pictures.append(entry)
+                has_pictures = True
+                yield entry
             else:
                 passed_over.append(f"{entry} ({other})" if other else str(entry))
-        files += pictures or [path]  # a folder without pictures is an error of its own
-    return files, passed_over
+        if not has_pictures:
+            yield path  # a folder without pictures is an error of its own
+
+
+def read_list(path: Path) -> Iterator[Path]:
+    """Read names of files from a text, one on each line.
+
+    Args:
+        path: UTF-8, or any encoding with a byte order mark. Blank lines are ignored. Bytes that are not UTF-8 are kept,
+            as they can be part of a name.
+
+    Raises:
+        FmnistError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as content:
+            start = content.peek(4)
+            encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+            errors = "replace" if encoding in {"utf-16", "utf-32"} else "surrogateescape"
+            with io.TextIOWrapper(content, encoding, errors, newline="\n") as lines:
+                yield from (Path(line) for line in map(_without_line_end, lines) if line.strip())
+    except OSError as error:
+        raise FmnistError(one_line(error)) from error
+
+
+def _without_line_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 def _describe_other(path: Path) -> str | None:
@@ -110,11 +140,10 @@ def classify_files(
 
     def classify(number: int, file: Path) -> Answer:
         try:
-            source: Path | IO[bytes] = sys.stdin.buffer if file == STDIN else file
-            if os.path.isdir(file):  # `Path.is_dir` raises an error for a name that is too long
-                next(file.iterdir(), None)  # raises an error if it may not be listed
-                raise FmnistError(f"{file} has no pictures; name a picture, or a folder of pictures")
-            prediction = classifier.classify(source, kind=kind, name="standard input")
+            if file == STDIN:
+                prediction = classifier.classify(sys.stdin.buffer, kind=kind, name="standard input")
+            else:
+                prediction = classify_file(classifier, file, kind)
         except Exception as error:
             return Answer(file, error=error)
         failure = None

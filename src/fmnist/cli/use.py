@@ -3,6 +3,7 @@
 import sys
 import traceback
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,14 +11,17 @@ import typer
 
 from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, NetworkFunction, find_model, require_backend
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
-from fmnist.errors import FmnistError, one_line, quote
+from fmnist.errors import FmnistError, quote
 from fmnist.quiet import importing_keras
 
 
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="Pictures, or folders of pictures, without subfolders; - is standard input.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Pictures, or folders of pictures, without subfolders; - is standard input.", show_default=False
+        ),
+    ] = None,
     model: ModelFolder = None,
     kind: Annotated[
         Literal["image", "photo"] | None,
@@ -30,6 +34,19 @@ def predict(
     steps: Annotated[
         Path | None, typer.Option("--steps", help="Folder for a picture of each conversion.", show_default=False)
     ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", help="Text file with the name of a picture or folder on each line.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for the answers as JSON lines, in parts of 1,000. The same command continues after a kill.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="With --out: number of processes.")] = 1,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -38,10 +55,24 @@ def predict(
 
     from fmnist.cli import pictures, tables
     from fmnist.inference.classifier import Classifier
+    from fmnist.inference.parts import answer_item
 
+    if not files and not list_file:
+        raise typer.BadParameter("expected pictures, folders of pictures, or --list", param_hint="'FILES...'")
+    named = chain(files or [], pictures.read_list(list_file) if list_file else [])
+    if out:
+        if steps:
+            raise typer.BadParameter("expected no --steps with --out", param_hint="'--steps'")
+        from fmnist.cli.parts import predict_parts
+
+        predict_parts(named, find_model(model), kind, out, jobs, as_json=as_json)
+        return
+    if jobs > 1:
+        raise typer.BadParameter("expected --out with --jobs", param_hint="'--jobs'")
     classifier = Classifier.load(find_model(model))
     stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
-    found, passed_over = pictures.list_pictures(files)
+    passed_over: list[str] = []
+    found = list(pictures.list_pictures(named, passed_over))
     if passed_over:
         stderr_console.print(pictures.describe_passed_over(passed_over), soft_wrap=True)
     answers: list[pictures.Answer] = []
@@ -68,9 +99,7 @@ def predict(
     print_json(
         as_json,
         [
-            {"file": str(answer.file), **answer.prediction.to_json()}
-            if answer.prediction
-            else {"file": str(answer.file), "error": one_line(answer.error or FmnistError("no answer"))}
+            answer_item(str(answer.file), answer.prediction or answer.error or FmnistError("no answer"))
             for answer in answers
         ],
     )
