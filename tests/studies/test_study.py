@@ -15,9 +15,9 @@ from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder
 from fmnist.studies import engine, results, study
-from fmnist.studies.child import PARENT_ENDED
+from fmnist.studies.child import PARENT_ENDED, Task, execute
 from fmnist.studies.engine import claim_cpus, run_task, task_for
-from fmnist.studies.plan import check_same_plan, make_plan, planned_runs, read_plan, write_plan
+from fmnist.studies.plan import check_same_plan, make_plan, planned_folders, planned_runs, read_plan, write_plan
 from fmnist.studies.study import run_study
 
 
@@ -42,6 +42,13 @@ def test_a_plan_has_all_combinations_and_is_read_back(plan, tmp_path, small):
         (0.01, 1),
     ]
     assert plan.data_sha256 == small.sha256
+
+
+def test_a_study_stands_for_its_runs(plan, tmp_path):
+    write_plan(tmp_path / "study", plan)
+    expected = [run.folder for run in planned_runs(tmp_path / "study", plan)]
+    assert planned_folders(tmp_path / "study") == expected
+    assert planned_folders(expected[0]) == [expected[0]]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,12 @@ def test_a_machine_without_the_shared_folder_is_refused(plan, tmp_path):
     run = planned_runs(tmp_path / "elsewhere", plan)[0]
     task = task_for(run.folder, run.config, plan.data_sha256, test=False)
     assert "expected a folder that all machines of the study share" in run_task(task, 1, plan.versions, "tensorflow")
+
+
+def test_data_on_another_computer_is_not_opened():
+    config = Config.from_preset("fast", data=r"\\host\share")
+    with pytest.raises(FmnistError, match="is on another computer; copy it to this one"):
+        execute(Task(folder="runs/x", config=config, cpus=(), data_sha256={}, test=False))
 
 
 FAILURES = {

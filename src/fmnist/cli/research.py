@@ -38,7 +38,10 @@ def runs(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of evaluated runs, which are compared with the first."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of evaluated runs, or of studies of them, which are compared with the first.",
+        ),
     ],
     folder: Annotated[
         Path | None,
@@ -49,6 +52,9 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Compare evaluated runs on the same test images."""
+    from fmnist.studies.plan import planned_folders
+
+    runs = [folder for each in runs for folder in planned_folders(each)]
     if len(runs) < 2:
         raise typer.BadParameter("expected two folders of runs or more", param_hint="'RUN...'")
     if data and not folder:

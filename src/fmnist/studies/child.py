@@ -18,6 +18,7 @@ from fmnist.config import Config
 from fmnist.documents import Document
 from fmnist.errors import FmnistError, FolderInUseError, one_line
 from fmnist.files import lock_folder
+from fmnist.runs.data import OTHER_COMPUTER
 
 MAX_LOCK_SECONDS = 300
 """A file server can keep the lock of a computer that was lost for some minutes."""
@@ -48,6 +49,9 @@ def execute(task: Task) -> None:
 
     with importing_keras():
         from fmnist.training import train as training
+    for path in (task.config.data, task.config.photos):
+        if path and OTHER_COMPUTER.match(path):  # the plan can be another person's
+            raise FmnistError(f"{path} is on another computer; copy it to this one, and start a new study")
     folder = Path(task.folder)
     dataset = fmnist.load(task.config.data)
     if dataset.sha256 != task.data_sha256:

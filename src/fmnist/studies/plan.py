@@ -148,3 +148,10 @@ def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
                 f"{folder} was planned with other {field}; `fmnist study {quote(folder)}` continues it as planned, "
                 "and another study needs a new folder"
             )
+
+
+def planned_folders(folder: Path) -> list[Path]:
+    """Return the run folders of a study, in the order of its plan; of any other folder, itself."""
+    if not (folder / PLAN_FILE).is_file():
+        return [folder]
+    return [run.folder for run in planned_runs(folder, read_plan(folder))]
