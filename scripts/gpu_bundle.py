@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,17 +29,16 @@ PACKAGES = (
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17)] + ["manylinux2014_x86_64"]
 
 
-def download(python_version: str, left_out: list[str]) -> None:
-    """Download the wheels and the data set. Wheels have the locked versions.
+def download(python_version: str, names: Sequence[str]) -> None:
+    """Download the wheels and the data set, and note the commit. Wheels have the locked versions.
 
     Args:
         python_version: of the other machine, as `3.12`.
-        left_out: packages that are on the other machine.
+        names: the packages.
     """
     shutil.rmtree(BUNDLE, ignore_errors=True)
     locked = (REPOSITORY / "requirements-dev.txt").read_text(encoding="utf-8")
     versions = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", locked, re.M))
-    names = [name for name in PACKAGES if name not in left_out]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--implementation=cp", f"--python-version={python_version}", f"--dest={BUNDLE / 'packages'}"]
     command += [f"--platform={platform}" for platform in PLATFORMS]
@@ -46,6 +46,8 @@ def download(python_version: str, left_out: list[str]) -> None:
     copy = "from pathlib import Path; import fmnist; from fmnist.data.dataset import write_folder; "
     copy += f"write_folder(fmnist.load(), Path({str(BUNDLE / 'data')!r}))"
     subprocess.run([sys.executable, "-c", copy], check=True)
+    describe = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    (BUNDLE / "commit").write_bytes(subprocess.run(describe, check=True, capture_output=True).stdout)
     size = sum(path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file())
     print(f"{BUNDLE}: {size / 1e6:.0f} MB for Python {python_version} on Linux on x86-64")
 
