@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from fmnist.cli.main import explain
 from fmnist.config import Config
 from fmnist.errors import FmnistError
 from fmnist.files import lock_folder
 from fmnist.studies import engine, results, study
 from fmnist.studies.child import PARENT_ENDED, Task, execute
+from fmnist.studies.cluster import open_cluster
 from fmnist.studies.engine import claim_cpus, run_task, task_for
 from fmnist.studies.plan import check_same_plan, make_plan, planned_folders, planned_runs, read_plan, write_plan
 from fmnist.studies.study import run_study
@@ -234,6 +236,13 @@ def test_a_second_study_in_the_folder_is_refused(small_folder, tmp_path):
     assert second.returncode == 1
     assert "is in use by another fmnist process" in errors
     assert list(folder.iterdir()) == []
+
+
+def test_a_cluster_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ModuleNotFoundError) as raised, open_cluster("scheduler.json"):
+        pass
+    assert "`pip install 'fmnist[cluster]'` installs it" in str(explain(raised.value))
 
 
 def test_full_needs_the_test_images(small_folder, tmp_path):
