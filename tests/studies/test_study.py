@@ -226,6 +226,14 @@ def test_a_study_on_this_machine_is_read_the_second_time(small_folder, tmp_path)
         assert 0 < after["test_accuracy"] < 1
     assert tested["runs"][0]["train_seconds"] == result["runs"][0]["train_seconds"]
 
+    (folder / "runs" / "textbook-seed-0" / "evaluation.json").write_text("{}")
+    damaged = subprocess.run([*COMMAND, str(folder), "--json"], capture_output=True, text=True, check=False)
+    assert damaged.returncode == 1
+    assert "1 of 2 runs failed" in damaged.stderr
+    first, second = json.loads(damaged.stdout)["runs"]
+    assert "writes it again" in first["error"]
+    assert second == tested["runs"][1]
+
 
 def test_a_second_study_in_the_folder_is_refused(small_folder, tmp_path):
     folder = tmp_path / "study"

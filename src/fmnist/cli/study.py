@@ -58,8 +58,9 @@ def study(
     """Train many runs, and compare them. The same command continues after anything."""
     from fmnist.documents import write_json
     from fmnist.files import lock_folder
+    from fmnist.runs.folders import RUNS_FOLDER
     from fmnist.studies.engine import stop_children
-    from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, RUNS_FOLDER, check_same_plan, read_plan, write_plan
+    from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, check_same_plan, read_plan, write_plan
     from fmnist.studies.results import summarize_study, write_html
     from fmnist.studies.study import read_results, run_study, was_tested
 
@@ -84,7 +85,7 @@ def study(
         (folder / RUNS_FOLDER).mkdir(exist_ok=True)
         require_backend(plan.backend)
         try:
-            with open_executor(jobs, cluster, plan) as executor, watch() as on_change:
+            with open_executor(jobs, cluster) as executor, watch() as on_change:
                 state = run_study(folder, plan, executor, test, on_change)
         except (KeyboardInterrupt, SystemExit):
             stop_children()
@@ -147,7 +148,7 @@ def parse_grid(pairs: list[str], given: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def open_executor(jobs: int, cluster: str | None, plan: "StudyPlan") -> Iterator[Executor]:
+def open_executor(jobs: int, cluster: str | None) -> Iterator[Executor]:
     """Open what does the runs: threads of this process, each with a child process, or a Dask cluster."""
     if cluster:
         from fmnist.studies.cluster import open_cluster

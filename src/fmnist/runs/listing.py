@@ -9,11 +9,10 @@ from typing import Any
 from fmnist.data.download import FILES
 from fmnist.documents import read_document
 from fmnist.errors import FmnistError, one_line, quote
+from fmnist.runs.folders import RUNS_FOLDER
 from fmnist.runs.run import Run, open_run
 from fmnist.runs.schemas import WEIGHTS_FILE, Scores
 
-RUNS = "runs"
-"""Name of the folder of the runs of a study, in the folder of the study."""
 RUN_FILES = ("config.json", "environment.json", "history.csv", WEIGHTS_FILE, "manifest.json")
 """A folder with any of them is taken for a run, which may be damaged."""
 
@@ -43,8 +42,8 @@ def find_run_folders(folder: Path) -> list[Path]:
 
 def _runs_of_study(folder: Path) -> list[Path]:
     subfolders = _subfolders(folder)
-    if folder / RUNS in subfolders:
-        subfolders += _subfolders(folder / RUNS)
+    if folder / RUNS_FOLDER in subfolders:
+        subfolders += _subfolders(folder / RUNS_FOLDER)
     return [path for path in subfolders if _has_run_files(path)]
 
 
@@ -105,7 +104,12 @@ def _val_accuracy(run: Run) -> float | None:
     return history[-1]["val_accuracy"] if history else None
 
 
-def _test_accuracy(run: Run) -> float | None:
+def test_accuracy(run: Run) -> float | None:
+    """Return the accuracy on the test images. None if the run is not evaluated.
+
+    Raises:
+        FmnistError: if `evaluation.json` is damaged.
+    """
     path = run.folder / "evaluation.json"
     if not os.path.lexists(path):
         return None
@@ -135,7 +139,7 @@ READERS: dict[str, Callable[[Run], Any]] = {
     "seed": lambda run: run.config.seed,
     "status": lambda run: run.status,
     "val_accuracy": _val_accuracy,
-    "test_accuracy": _test_accuracy,
+    "test_accuracy": test_accuracy,
     "train_seconds": _train_seconds,
 }
 """From a run to each part of its description."""

@@ -17,12 +17,12 @@ from fmnist.documents import FORMAT_VERSION, Document, read_document, write_docu
 from fmnist.errors import FmnistError, quote
 from fmnist.files import is_temporary_file
 from fmnist.runs.environment import installed_versions
+from fmnist.runs.folders import RUNS_FOLDER
 from fmnist.runs.schemas import FileName, Sha256, Text
 
 PLAN_FILE = "study.json"
 RESULTS_FILE = "results.json"
 MAX_RUNS = 10_000
-RUNS_FOLDER = "runs"
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 

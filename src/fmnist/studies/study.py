@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fmnist.documents import read_json
 from fmnist.errors import FmnistError, one_line
+from fmnist.runs.listing import test_accuracy
 from fmnist.runs.run import Run, open_run
 from fmnist.studies.engine import run_task, task_for
 from fmnist.studies.plan import RESULTS_FILE, PlannedRun, StudyPlan, planned_runs
@@ -138,15 +139,16 @@ def _read_result(each: RunState, test: bool) -> dict[str, Any]:
     run = finished_run(planned, test)
     if run is None:
         return {**record, "error": each.error or "not finished"}
-    manifest = run.manifest()
-    record |= {
-        "val_accuracy": manifest.validation.accuracy if manifest.validation else None,
-        "weights_sha256": manifest.sha256[run.weights_path.name],
-        "train_seconds": manifest.train_seconds,
-    }
-    if test:
-        record["test_accuracy"] = read_json(run.folder / "evaluation.json", "remove it")["accuracy"]
-    return record
+    try:
+        manifest = run.manifest()
+        return record | {
+            "val_accuracy": manifest.validation.accuracy if manifest.validation else None,
+            "test_accuracy": test_accuracy(run) if test else None,
+            "weights_sha256": manifest.sha256[run.weights_path.name],
+            "train_seconds": manifest.train_seconds,
+        }
+    except FmnistError as error:  # a damaged file
+        return {**record, "error": one_line(error)}
 
 
 def values_of(records: Sequence[dict[str, Any]], configuration: str, metric: str) -> dict[int, float]:
