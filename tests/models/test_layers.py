@@ -44,7 +44,8 @@ def test_moments_of_a_batch(dtype):
 
 
 def test_variance_of_equal_inputs_is_not_negative():
-    _, variance = batch_moments(keras.ops.convert_to_tensor(np.full((8, 7, 7, 3), 1234.567, np.float32)))
+    levels = np.linspace(1, 5_000, 64, dtype=np.float32)  # for some, the mean of the squares is rounded down
+    _, variance = batch_moments(keras.ops.convert_to_tensor(np.tile(levels, (8, 7, 7, 1))))
     assert keras.ops.convert_to_numpy(variance).min() >= 0
 
 
