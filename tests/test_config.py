@@ -101,7 +101,7 @@ def test_views_follow_flip_and_shift(preset, flip, shift):
     for config in (
         Config.from_preset(preset, flip=flip, shift=shift),
         replace(replace(PRESETS[preset], flip=flip), shift=shift),
-        Config.from_preset(preset, shift=shift).for_data(flip),
+        Config.from_preset(preset, shift=shift).resolve(flip),
     ):
         assert len(config.tta_views) == (1 + flip) * (5 if shift else 1)
         assert any(is_mirrored for is_mirrored, *_ in config.tta_views) == flip
@@ -112,11 +112,19 @@ def test_views_follow_flip_and_shift(preset, flip, shift):
 
 def test_other_data_is_flipped_if_asked_for_only():
     assert Config.from_preset("fast").flip == "auto"
-    assert Config.from_preset("fast").for_data(True).flip is True
-    assert Config.from_preset("fast").for_data(False).flip is False
-    assert Config.from_preset("fast", flip=True).for_data(False).flip is True
-    assert Config.from_preset("fast", flip=False).for_data(True).flip is False
-    assert Config.from_preset("textbook").for_data(True).flip is False
+    assert Config.from_preset("fast").resolve(True).flip is True
+    assert Config.from_preset("fast").resolve(False).flip is False
+    assert Config.from_preset("fast", flip=True).resolve(False).flip is True
+    assert Config.from_preset("fast", flip=False).resolve(True).flip is False
+    assert Config.from_preset("textbook").resolve(True).flip is False
+
+
+@pytest.mark.parametrize(
+    ("given", "is_fashion_mnist", "on_gpu", "expected"),
+    [({}, True, True, 1_000), ({}, True, False, 512), ({}, False, True, 512), ({"batch_size": 64}, True, True, 64)],
+)
+def test_batches_are_larger_on_a_gpu_for_fashion_mnist(given, is_fashion_mnist, on_gpu, expected):
+    assert Config.from_preset("best", **given).resolve(is_fashion_mnist, on_gpu).batch_size == expected
 
 
 def test_views_that_are_all_excluded_leave_the_image_itself():

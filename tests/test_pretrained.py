@@ -43,7 +43,7 @@ def test_manifest_has_the_provenance(pretrained, fashion):
     assert (provenance.preset, provenance.seed) == (pretrained.config.preset, pretrained.config.seed)
     assert provenance.data_sha256 == fashion.sha256
     config = pretrained.config
-    assert config == Config.from_preset(config.preset, seed=config.seed).for_data(True)
+    assert config == Config.from_preset(config.preset, seed=config.seed).resolve(True)
 
 
 def test_accuracy_is_that_of_the_manifest(pretrained, fashion):

@@ -310,7 +310,7 @@ TRAIN_FAST = "fmnist train --preset fast --epochs 9 --seed 0"
     ],
 )
 def test_train_command(changes, is_fashion_mnist, expected):
-    config = Config.from_preset("fast", **changes).for_data(is_fashion_mnist)
+    config = Config.from_preset("fast", **changes).resolve(is_fashion_mnist)
     assert train_command(config, is_fashion_mnist) == expected
 
 
@@ -319,21 +319,21 @@ OWN_OPTIMIZER = CustomPart(part="optimizer", name="keras:SGD", sha256=None)
 
 
 def test_train_command_of_own_parts():
-    config = replace(Config.from_preset("fast").for_data(True), network="custom", precision="float32")
+    config = replace(Config.from_preset("fast").resolve(True), network="custom", precision="float32")
     assert train_command(config, True, [OWN_NETWORK]) == f"{TRAIN_FAST} --network 'my nets.py:small'"
     code = train_command(replace(config, optimizer="custom"), True, [OWN_NETWORK, OWN_OPTIMIZER])
     assert code.endswith("), network=small, optimizer=SGD)")
 
 
 def test_train_command_can_be_pasted_on_windows(monkeypatch):
-    config = Config.from_preset("fast", data=r"C:\my data").for_data(False)
+    config = Config.from_preset("fast", data=r"C:\my data").resolve(False)
     monkeypatch.setattr(errors, "os", SimpleNamespace(name="nt"))
     assert train_command(config, False) == rf'{TRAIN_FAST} --data "C:\my data"'
 
 
 @pytest.mark.parametrize("changes", [{"network": "tiny"}, {"preset": "my own"}])
 def test_train_command_in_python_restores_the_configuration(changes):
-    config = replace(Config.from_preset("fast").for_data(True), **changes)
+    config = replace(Config.from_preset("fast").resolve(True), **changes)
     code = train_command(config, True)
     assert code.startswith("fmnist.train(fmnist.Config(")
     assert eval(code.removeprefix("fmnist.train(").removesuffix(")"), {"fmnist": fmnist}) == config

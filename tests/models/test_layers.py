@@ -1,10 +1,10 @@
-"""Batch normalization and pooling against NumPy and Keras."""
+"""Batch normalization, pooling and the convolution of one channel against NumPy and Keras."""
 
 import keras
 import numpy as np
 import pytest
 
-from fmnist.models.layers import EPSILON, FusedBatchNormalization, StridedMaxPooling2D, batch_moments
+from fmnist.models.layers import EPSILON, FusedBatchNormalization, SummedConv2D, WindowMaxPooling2D, batch_moments
 
 INPUTS = np.random.default_rng(0).normal(2, 3, (64, 5, 5, 4)).astype(np.float32)
 
@@ -50,9 +50,24 @@ def test_variance_of_equal_inputs_is_not_negative():
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_strided_pooling_is_that_of_keras(size):
+def test_window_pooling_is_that_of_keras(size):
     """5 is divided by neither size."""
-    layer = StridedMaxPooling2D(size)
+    layer = WindowMaxPooling2D(size)
     expected = keras.ops.convert_to_numpy(keras.layers.MaxPooling2D(size)(INPUTS))
     assert layer.compute_output_shape(INPUTS.shape) == expected.shape
     assert (keras.ops.convert_to_numpy(layer(INPUTS)) == expected).all()
+
+
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("float64", 1e-12), ("mixed_bfloat16", 1e-2)])
+@pytest.mark.parametrize("size", [3, (2, 5)])
+def test_summed_convolution_is_that_of_keras(policy, tolerance, size):
+    images = np.random.default_rng(1).random((4, 9, 8, 1))
+    layer, reference = (cls(6, size, use_bias=False, dtype=policy) for cls in (SummedConv2D, keras.layers.Conv2D))
+    expected = reference(images)
+    layer.build(images.shape)
+    layer.kernel.assign(reference.kernel)
+    outputs = layer(images)
+    assert outputs.dtype == expected.dtype
+    assert outputs.shape == layer.compute_output_shape(images.shape)
+    outputs, expected = (keras.ops.convert_to_numpy(keras.ops.cast(each, "float64")) for each in (outputs, expected))
+    np.testing.assert_allclose(outputs, expected, atol=tolerance)

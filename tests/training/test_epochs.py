@@ -76,7 +76,7 @@ def test_dropout_is_reseeded_in_every_epoch(small):
 
 
 def test_cutmix_mixes_the_selected_images(small):
-    sampler = make_sampler(small, fmnist.Config.from_preset("best", seed=3))
+    sampler = make_sampler(small, fmnist.Config.from_preset("best", seed=3, batch_size=64))
     sampler.on_epoch_begin(2)
     is_mixed = sampler.batches.labels.max(axis=1) < 1
     # A tenth of the partners has the same class.
@@ -86,7 +86,7 @@ def test_cutmix_mixes_the_selected_images(small):
 
 def test_photo_augmentation_precedes_cutmix(small):
     """It depends on the class of an image, which a mixed image does not have."""
-    config = fmnist.Config.from_preset("photo", seed=3, cutmix=1.0)
+    config = fmnist.Config.from_preset("photo", seed=3, batch_size=64, cutmix=1.0)
     sampler = make_sampler(small, config)
     sampler.on_epoch_begin(2)
     plan = augment.draw_plan(len(sampler.images), sampler.selected, 3, 2, config.flip, config.shift)

@@ -139,7 +139,7 @@ def test_photo_augmentation_can_be_turned_off(small):
 
     def changed_fractions(photo_augmentation):
         config = fmnist.Config.from_preset(
-            "photo", flip=False, shift=0, cutmix=0.0, photo_augmentation=photo_augmentation
+            "photo", batch_size=64, flip=False, shift=0, cutmix=0.0, photo_augmentation=photo_augmentation
         )
         sampler = EpochSampler(small.train_images, labels, small.class_names, config)
         sampler.set_model(networks.textbook(10, random.Random(0)))

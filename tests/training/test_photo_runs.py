@@ -140,9 +140,9 @@ def test_missing_photos_stop_a_run_before_it_has_a_folder(config, small, tmp_pat
 
 
 def test_other_data_has_no_photos_of_garments(small, small_folder, tmp_path):
-    config = fmnist.Config.from_preset("photo", data=str(small_folder)).for_data(is_fashion_mnist=False)
+    config = fmnist.Config.from_preset("photo", data=str(small_folder)).resolve(is_fashion_mnist=False)
     assert (config.photo_fraction, config.num_outputs(10)) == (0, 10)
-    config = fmnist.Config.from_preset("photo").for_data(is_fashion_mnist=True)
+    config = fmnist.Config.from_preset("photo").resolve(is_fashion_mnist=True)
     assert (config.photo_fraction, config.num_outputs(10)) == (0.25, 11)
 
 

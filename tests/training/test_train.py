@@ -237,6 +237,15 @@ def imbalanced(small):
     )  # fmt: skip
 
 
+def test_training_resolves_what_depends_on_data_and_device(small, tmp_path, monkeypatch):
+    """Its images are not Fashion-MNIST, but are taken for it here."""
+    monkeypatch.setattr(type(small), "is_fashion_mnist", True)
+    monkeypatch.setattr(training, "is_on_gpu", lambda: True)
+    monkeypatch.setattr(training, "fit", lambda run, *_: pytest.fail(str(run.config.batch_size)))
+    with pytest.raises(pytest.fail.Exception, match="1000"):
+        fmnist.train(fmnist.Config.from_preset("fast"), dataset=small, folder=tmp_path / "run")
+
+
 def test_imbalance_is_a_warning_and_class_weights_raise_the_recall_of_the_rare_class(small, tmp_path, caplog):
     dataset = imbalanced(small)
     config = fmnist.Config.from_preset("fast", epochs=8, batch_size=16, precision="float32")

@@ -130,7 +130,7 @@ def _train_words(config: Config, is_fashion_mnist: bool, network: str | None) ->
     plain = {name: getattr(config, name) for name in ("seed", "epochs", "full", "data", "class_weights")}
     flips: dict[str, dict[str, bool]] = {"": {}, "--flip": {"flip": True}, "--no-flip": {"flip": False}}
     bases = {
-        option: Config.from_preset(config.preset, **plain, **flip, **own).for_data(is_fashion_mnist)
+        option: Config.from_preset(config.preset, **plain, **flip, **own).resolve(is_fashion_mnist)
         for option, flip in flips.items()
     }
     option, base = next(pair for pair in bases.items() if pair[1].flip == config.flip)

@@ -92,8 +92,8 @@ def batch_moments(inputs: Any) -> tuple[Any, Any]:
 
 
 @keras.saving.register_keras_serializable("fmnist")
-class StridedMaxPooling2D(keras.layers.MaxPooling2D):
-    """Max pooling without overlap, as the maximum of strided slices.
+class WindowMaxPooling2D(keras.layers.MaxPooling2D):
+    """Max pooling without overlap, as the maximum over two axes of each window.
 
     The gradient of JAX's own pooling scatters, which is slow on a GPU. It differs where several inputs are the maximum:
     here they share the gradient.
@@ -102,7 +102,27 @@ class StridedMaxPooling2D(keras.layers.MaxPooling2D):
     def call(self, inputs: Any) -> Any:
         """Return the maximum of each window, (n, height // size, width // size, channels)."""
         size = self.pool_size[0]
-        height, width = inputs.shape[1:3]
-        rows, columns = height // size * size, width // size * size
-        slices = (inputs[:, i:rows:size, j:columns:size] for i in range(size) for j in range(size))
-        return reduce(ops.maximum, slices)
+        height, width = inputs.shape[1] // size, inputs.shape[2] // size
+        windows = inputs[:, : height * size, : width * size]
+        return ops.max(ops.reshape(windows, (-1, height, size, width, size, inputs.shape[-1])), axis=(2, 4))
+
+
+@keras.saving.register_keras_serializable("fmnist")
+class SummedConv2D(keras.layers.Conv2D):
+    """Convolution of images with one channel, without padding, bias and strides, as a sum of shifted images.
+
+    A GPU's convolutions are made for many channels. A sum is fused with the pooling and the ReLU that follow, so that
+    the full-size outputs are never written to memory.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Return the outputs, (n, height - kernel_height + 1, width - kernel_width + 1, filters)."""
+        rows, columns = self.kernel_size
+        height, width = inputs.shape[1] - rows + 1, inputs.shape[2] - columns + 1
+        # The sum is in float32, as that of a convolution in bfloat16 is.
+        wide = inputs if self.compute_dtype == "float64" else ops.cast(inputs, "float32")
+        kernel = ops.cast(self.kernel, wide.dtype)
+        shifted = (
+            wide[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(rows) for j in range(columns)
+        )
+        return ops.cast(reduce(ops.add, shifted), self.compute_dtype)

@@ -15,7 +15,7 @@ from keras import layers
 
 from fmnist.config import IMAGE_SIZE, Config
 from fmnist.errors import FmnistError
-from fmnist.models.layers import FusedBatchNormalization, StridedMaxPooling2D
+from fmnist.models.layers import FusedBatchNormalization, SummedConv2D, WindowMaxPooling2D
 from fmnist.models.user_functions import NetworkFunction, build_custom
 
 WHITENING_SIZE = 3
@@ -72,7 +72,8 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
         rng: draws the seeds of initial weights: that of the whitening layer, of the head, then of each convolution.
     """
     whitening_initializer, head_initializer = glorot(rng), glorot(rng)
-    whitening = layers.Conv2D(
+    is_jax = keras.backend.backend() == "jax"
+    whitening = (SummedConv2D if is_jax else layers.Conv2D)(
         WHITENING_FILTERS,
         WHITENING_SIZE,
         use_bias=False,
@@ -80,7 +81,7 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
         kernel_initializer=whitening_initializer,
         name="whitening",
     )
-    pooling = StridedMaxPooling2D if keras.backend.backend() == "jax" else layers.MaxPooling2D
+    pooling = WindowMaxPooling2D if is_jax else layers.MaxPooling2D
     stack: list[keras.Layer] = [keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1)), whitening]
     # A pooling follows the convolution directly, before normalization and ReLU, which then have less to compute.
     after_pooling: list[keras.Layer] = [layers.ReLU(name="whitening_relu")]

@@ -19,7 +19,8 @@ CLASSES = {
     "FusedBatchNormalization": "fmnist.models.layers",
     "LossRecorder": "fmnist.training.epochs",
     "Muon": "fmnist.models.muon",
-    "StridedMaxPooling2D": "fmnist.models.layers",
+    "SummedConv2D": "fmnist.models.layers",
+    "WindowMaxPooling2D": "fmnist.models.layers",
 }
 """Name of each class that a file of Keras can contain, and its module, which registers it under `PACKAGE`."""
 PACKAGE = "fmnist"

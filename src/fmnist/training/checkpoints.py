@@ -30,7 +30,7 @@ log = logging.getLogger("fmnist")
 
 NUM_KEPT = 2
 """The newest checkpoint, and the one before in case that is damaged."""
-GPU_INTERVALS = (1.0, 2.0)
+GPU_INTERVALS = (1.0, 10.0)
 """Seconds between two checkpoints, and between two drawings of the curves."""
 NO_HASH = "0" * 64
 """Placeholder for the hash in the file, while the hash is computed."""

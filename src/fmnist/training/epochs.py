@@ -129,6 +129,7 @@ class EpochSampler(keras.callbacks.Callback):
         self.loss_recorder = LossRecorder(len(self.order))
         weights = balanced_class_weights(one_hot_labels) if config.class_weights else None
         first = np.resize(np.arange(num_selected), len(self.order))
+        assert config.batch_size != "auto"  # `Config.resolve` has decided
         self.batches = Batches(images[first], one_hot_labels[first], config.batch_size, weights)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -116,7 +116,7 @@ def train(
     check_trainable(dataset)
     warn_of_imbalance(dataset, config)
     warn_of_learning_rate(config)
-    config = replace(config.for_data(dataset.is_fashion_mnist), data=dataset.path)
+    config = replace(config.resolve(dataset.is_fashion_mnist, is_on_gpu()), data=dataset.path)
     photos = photos_to_train_on(config, dataset)
     split = split_dataset(dataset, config.seed, config.full)
     is_there = folder is not None and folder.exists()
