@@ -39,13 +39,13 @@ import jax
 import keras
 import numpy as np
 from msgspec.structs import replace
-from provenance import describe_provenance, write_result
+from provenance import BUNDLED_COMMIT, describe_provenance, write_result
 
 import fmnist
 from fmnist.config import BATCH_SIZE, PRESETS, Config
 from fmnist.data.dataset import Dataset, split_dataset
 from fmnist.export.graph import CompleteGraph
-from fmnist.models import layers, muon, networks
+from fmnist.models import layers, networks
 from fmnist.models.custom import CustomParts
 from fmnist.models.devices import device_name, is_on_gpu
 from fmnist.models.weights import set_weights
@@ -53,7 +53,7 @@ from fmnist.runs.run import create_run
 from fmnist.training import checkpoints, train
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
-BUNDLED_DATA = Path(__file__).parents[1] / "build" / "gpu" / "data"
+BUNDLED_DATA = BUNDLED_COMMIT.parent / "data"
 PREDICTION_BATCH = 500
 CLOCKS = ("train_seconds", "compile_seconds", "device_seconds")
 
@@ -61,7 +61,6 @@ FORMER: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "whitening by convolution": lambda: patch.object(networks, "SummedConv2D", keras.layers.Conv2D),
     "max pooling by JAX": lambda: patch.object(networks, "WindowMaxPooling2D", keras.layers.MaxPooling2D),
     "moments in two passes": lambda: patch.object(layers, "batch_moments", two_pass_moments),
-    "Newton-Schulz in TF32": lambda: patch.object(muon, "is_on_gpu", lambda: False),
 }
 """Each part of the arithmetic as it was before it was written for a GPU."""
 
@@ -213,6 +212,8 @@ def main() -> None:
         "device": device_name(),
         "num_devices": jax.device_count(),
         **describe_provenance(),
+        # What travels may bring the history of an older commit.
+        "bundle_commit": BUNDLED_COMMIT.read_text().strip() if arguments.data == BUNDLED_DATA else None,
     }
     benchmark = Benchmark(dataset, result, arguments.out, arguments.seconds)
     given = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}

@@ -5,8 +5,6 @@ from typing import Any
 
 import keras
 
-from fmnist.models.devices import is_on_gpu
-
 ops = keras.ops
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -99,10 +97,8 @@ def orthogonalize(kernel: Any) -> Any:
     is_tall = matrix.shape[0] >= matrix.shape[1]
     x = matrix if is_tall else ops.transpose(matrix)  # so that the Gram matrix has the smaller size
     x = x / (ops.sqrt(ops.sum(ops.square(x))) + EPSILON)
-    if is_on_gpu():  # it multiplies in bfloat16 several times as fast, and the polynomial does not need more digits
-        x = ops.cast(x, "bfloat16")
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = ops.matmul(ops.transpose(x), x)
         x = a * x + ops.matmul(x, b * gram + c * ops.matmul(gram, gram))
-    return ops.cast(ops.reshape(x if is_tall else ops.transpose(x), kernel.shape), kernel.dtype)
+    return ops.reshape(x if is_tall else ops.transpose(x), kernel.shape)
