@@ -62,8 +62,8 @@ figures: .venv/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
 lock:
 	$(LOCK) --extra train --group run -o requirements.txt
-	$(LOCK) --extra train --extra demo --extra heic --extra jax --extra cluster --extra tensorboard --group dev \
-		-c requirements.txt -o requirements-dev.txt
+	$(LOCK) --extra train --extra demo --extra heic --extra jax --extra cluster --extra search --extra tensorboard \
+		--group dev -c requirements.txt -o requirements-dev.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \

@@ -5,34 +5,51 @@ with accuracy, precision and recall, on all training images, without validation.
 little; multiples of a textbook epoch are comparable. Textbook epochs are timed between the measured runs. The first one
 is discarded.
 
-A measured run is `fmnist.train`, the function that the command line calls, with the data in memory. Its time includes
-metrics, augmentation, tracing, plots and checkpoints; export and evaluation are timed separately. The FLOPs utilization
-is the FLOPs of the run (`flops.training_flops`) per second, divided by the highest rate of matrix products in the same
-precision, measured before and after the runs. Every run reads the test images once.
+The measured runs are a study (docs/study.md): each is a process of its own, on all processors. Its time is that of
+`fmnist.train` with the data in memory, which includes metrics, augmentation, tracing, plots and checkpoints, and not
+imports, export and evaluation. With `--study`, the same command continues after a kill, and the time of a resumed run
+is the sum of its epochs. The FLOPs utilization is the FLOPs of the run (`flops.training_flops`) per second, divided by
+the highest rate of matrix products in the same precision, measured before and after the runs. Every run reads the test
+images once.
 """
 
 import argparse
+import json
 import math
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import flops
 import keras
 import numpy as np
-from msgspec.structs import replace
 from provenance import describe_provenance, write_result
 from scipy import stats
 
 import fmnist
 from fmnist.config import PRESETS
 from fmnist.data.dataset import Dataset, normalize
+from fmnist.errors import FmnistError
 from fmnist.export.quantize import quantize_run
+from fmnist.files import lock_folder
 from fmnist.models.devices import choose_precision, device_name
 from fmnist.models.networks import build_network
+from fmnist.runs.environment import num_cpus
 from fmnist.runs.run import INT8_FILE, Run
+from fmnist.studies.plan import (
+    PLAN_FILE,
+    PlannedRun,
+    StudyPlan,
+    check_same_plan,
+    make_plan,
+    planned_runs,
+    read_plan,
+    write_plan,
+)
+from fmnist.studies.study import run_study
 from fmnist.training.epochs import one_hot
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,50 +88,44 @@ class TextbookEpochTimer:
         self.seconds += [self._train_epoch() for _ in range(num_epochs)]
 
 
-def measure_runs(
-    preset: str, num_seeds: int, changes: dict[str, Any], dataset: Dataset, timer: TextbookEpochTimer, with_int8: bool
-) -> list[dict[str, Any]]:
-    """Train and evaluate a preset with seeds 0, 1, ..., and time a textbook epoch after each run.
+def run_planned(folder: Path, plan: StudyPlan, timer: TextbookEpochTimer) -> None:
+    """Do the runs of a study one after another, and time a textbook epoch after each.
+
+    Raises:
+        FmnistError: if a run failed.
+    """
+
+    def rounds() -> Iterator[list[PlannedRun]]:
+        for each in planned_runs(folder, plan):
+            yield [each]
+            timer.measure()
+
+    with lock_folder(folder), ThreadPoolExecutor(1) as executor:
+        state = run_study(plan, rounds(), executor, test=True)
+    if failed := [f"{each.planned.name}: {each.error}" for each in state.runs if each.error]:
+        raise FmnistError("; ".join(failed))
+
+
+def read_record(planned: PlannedRun, dataset: Dataset, with_int8: bool) -> dict[str, Any]:
+    """Return the record of a run, which is finished and evaluated.
 
     Args:
-        preset: a key of `PRESETS`.
-        num_seeds: number of runs.
-        changes: fields of `Config` that differ from the preset.
-        dataset: the data.
-        timer: times the textbook epochs.
-        with_int8: export and evaluate the int8 graphs too.
-
-    Returns:
-        A record for each run.
+        planned: the run.
+        dataset: its data.
+        with_int8: export and evaluate the int8 graph too.
     """
-    records = []
-    for seed in range(num_seeds):
-        config = replace(PRESETS[preset], seed=seed, **changes)
-        with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
-            started = time.perf_counter()
-            run = fmnist.train(config, dataset=dataset, folder=folder)
-            train_seconds = run.manifest().train_seconds
-            export_seconds = time.perf_counter() - started - train_seconds
-            started = time.perf_counter()
-            evaluation = fmnist.evaluate(run, seed=0)
-            records.append(
-                {
-                    "seed": seed,
-                    "accuracy": evaluation["accuracy"],
-                    "accuracy_single_view": evaluation["accuracy_single_view"],
-                    "precision": run.environment().precision,
-                    "training_flops": flops.training_flops(
-                        run, fmnist.load_model(run), len(run.split(dataset).train_images)
-                    ),
-                    "train_seconds": train_seconds,
-                    "export_seconds": export_seconds,
-                    "evaluate_seconds": time.perf_counter() - started,
-                    **(measure_int8(run, dataset) if with_int8 else {}),
-                }
-            )
-        timer.measure()
-        print(f"{preset} seed {seed}: {records[-1]['accuracy']:.2%} in {train_seconds:.1f} s", file=sys.stderr)
-    return records
+    run = fmnist.open_run(planned.folder)
+    evaluation = json.loads((run.folder / "evaluation.json").read_text())
+    num_images = len(run.split(dataset).train_images)
+    return {
+        "seed": planned.config.seed,
+        "accuracy": evaluation["accuracy"],
+        "accuracy_single_view": evaluation["accuracy_single_view"],
+        "precision": run.environment().precision,
+        "training_flops": flops.training_flops(run, fmnist.load_model(run), num_images),
+        "train_seconds": run.manifest().train_seconds,
+        **(measure_int8(run, dataset) if with_int8 else {}),
+    }
 
 
 def measure_int8(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def summarize(
 
     Args:
         preset: a key of `PRESETS`.
-        records: as `measure_runs` returns them.
+        records: as `read_record` returns them.
         epoch_seconds: duration of a textbook epoch.
         peaks: precision to the machine's highest rate, in FLOPs per second.
     """
@@ -185,23 +196,30 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="also export and evaluate the int8 graph of every run")
     parser.add_argument("--epochs", type=int, help="instead of the preset's number")
     parser.add_argument("--data", type=Path, help="another data set of the same format")
+    parser.add_argument("--study", type=Path, help="folder to keep the runs in")
     parser.add_argument("--out", type=Path, default=RESULTS / "time_to_accuracy.json")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
     provenance = describe_provenance()
     dataset = fmnist.load(arguments.data)
-    changes = {"full": arguments.full, "data": str(arguments.data.absolute()) if arguments.data else None}
-    if arguments.epochs:
-        changes["epochs"] = arguments.epochs
+    changes = {"full": arguments.full} | ({"epochs": arguments.epochs} if arguments.epochs else {})
     precisions = {choose_precision(PRESETS[preset].precision) for preset in arguments.preset}
     peaks_before = {precision: flops.peak_flops_per_second(precision) for precision in precisions}
     timer = TextbookEpochTimer(dataset)
     timer.measure()
-    records = {
-        preset: measure_runs(preset, arguments.seeds, changes, dataset, timer, arguments.int8)
-        for preset in arguments.preset
-    }
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch:
+        folder = arguments.study or Path(scratch) / "study"
+        cores, backend = num_cpus(), keras.backend.backend()
+        plan = make_plan(arguments.preset, {}, arguments.seeds, cores, backend, dataset, **changes)
+        if (folder / PLAN_FILE).exists():
+            check_same_plan(folder, read_plan(folder), plan)
+        else:
+            write_plan(folder, plan)
+        run_planned(folder, plan, timer)
+        records: dict[str, list[dict[str, Any]]] = {preset: [] for preset in arguments.preset}
+        for planned in planned_runs(folder, plan):
+            records[planned.configuration].append(read_record(planned, dataset, arguments.int8))
     timer.measure(max(0, MIN_TEXTBOOK_EPOCHS - len(timer.seconds)))
     epoch_seconds = float(np.median(timer.seconds))
     peaks = {precision: max(peak, flops.peak_flops_per_second(precision)) for precision, peak in peaks_before.items()}

@@ -21,9 +21,13 @@ from helpers import interruptible
 from PIL import Image
 
 from fmnist import files
+from fmnist.errors import FmnistError
 from fmnist.files import lock_folder
 from fmnist.inference import plan
+from fmnist.inference.classifier import Classifier
+from fmnist.inference.parts import Part, Work, answer_part
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NUM_PICTURES = 8
 KEYS = ["out", "num_pictures", "num_answered", "num_errors", "num_parts", "seconds"]
 
@@ -356,3 +360,60 @@ def test_ctrl_c_ends_all_processes_quickly(here, jobs):
     assert process.returncode == 130, err
     assert re.fullmatch(r"Interrupted after \d+ of 200 pictures; the same command continues", err.splitlines()[-1])
     assert len(err.splitlines()) == 2, err
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_answers(cli, here, monkeypatch):
+    """Its workers were started in another folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from study_kills import Cluster
+
+    assert cli("predict", "photos", "none.png", "--out", "expected")[0] == 1
+    cluster = Cluster(here, "", 1)
+    monkeypatch.chdir(here.parent)
+    try:
+        for name in ("scheduler", "worker 0"):
+            cluster.start(name)
+        monkeypatch.chdir(here)
+        command = ("predict", "photos", "none.png", "--out", "answers", "--cluster", str(cluster.scheduler_file))
+        code, _, errors = cli(*command)
+    finally:
+        cluster.stop()
+    assert code == 1, errors
+    for path in sorted((here / "expected").glob("part-*")):
+        found = (here / "answers" / path.name).read_text()
+        assert found.replace(f"{here}/none.png", "none.png") == path.read_text()
+
+
+def test_a_machine_of_the_cluster_that_differs_is_refused(here, monkeypatch):
+    record = plan.describe_model(Classifier.load())
+    (here / "out").mkdir()
+    frozen = plan.freeze_plan(here / "out", record, None, ["photos/0000.png"])
+    work = Work(here / "out", frozen, None, 1, {"fmnist": "9.0", "numpy": np.__version__})
+    with pytest.raises(FmnistError, match=r"has fmnist \S+, not 9.0; install the same on all machines"):
+        answer_part(work, Part(0, 0))
+    elsewhere = Work(here / "elsewhere", frozen, None, 1)
+    with pytest.raises(FmnistError, match="on a cluster, all machines need this folder"):
+        answer_part(elsewhere, Part(0, 0))
+
+
+def test_relative_names_are_those_of_the_plan(here, monkeypatch):
+    record = plan.describe_model(Classifier.load())
+    (here / "out").mkdir()
+    frozen = plan.freeze_plan(here / "out", record, None, ["photos/0000.png"])
+    monkeypatch.chdir(here / "photos")
+    assert answer_part(Work(here / "out", frozen, None, 1), Part(0, 0)) == (1, 0)
+    assert answers(here / "out")[0]["file"] == "photos/0000.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--cluster", "x"), "expected --out with --cluster"),
+        (("--cluster", "x", "--jobs", "2", "--out", "answers"), "the cluster's workers are its processes"),
+    ],
+)
+def test_options_that_exclude_each_other(options, message, cli, here):
+    code, _, errors = cli("predict", "photos", *options)
+    assert code == 2
+    assert message in " ".join(errors.split())

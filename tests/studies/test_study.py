@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -166,7 +167,12 @@ def test_a_failed_run_does_not_stop_the_others(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "run_task", run)
     changes = []
     with ThreadPoolExecutor(1) as executor:
-        state = run_study(tmp_path, plan, executor, on_change=lambda state: changes.append(state.count("failed")))
+        state = run_study(
+            plan,
+            [planned_runs(tmp_path, plan)],
+            executor,
+            on_change=lambda state: changes.append(state.count("failed")),
+        )
     assert asked == [0, 0, 1, 1]
     assert [each.state for each in state.runs] == ["done", "failed", "done", "failed"]
     assert "the worker was lost" in state.runs[1].error
@@ -206,8 +212,20 @@ def test_a_run_ends_with_the_process_that_started_it():
 
 @pytest.mark.slow
 def test_a_study_on_this_machine_is_read_the_second_time(small_folder, tmp_path):
-    """The first time it trains, and a run that is missing afterwards is trained again, with the same bits."""
+    """The first time there is no space for checkpoints. Then it trains. A run that is missing is trained again, with
+    the same bits.
+    """
+    import resource
+
     folder = tmp_path / "study"
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    full = start_study(folder, small_folder, preexec_fn=limit)
+    output, errors = full.communicate(timeout=300)
+    assert full.returncode == 1
+    assert "2 of 2 runs failed" in errors
+    for run in json.loads(output)["runs"]:
+        assert run["error"].endswith("may not grow that large here; raise the limit (ulimit -f) or choose another disk")
+
     first = start_study(folder, small_folder)
     output, errors = first.communicate(timeout=300)
     assert first.returncode == 0, errors

@@ -25,6 +25,7 @@ EXTRAS = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "demo"),
     **dict.fromkeys(("jinja2", "keras", "matplotlib", "onnx", "requests", "safetensors", "scipy", "sklearn"), "train"),
     "distributed": "cluster",
+    "optuna": "search",
     "tensorboard": "tensorboard",
     "tf2onnx": "train",
 }

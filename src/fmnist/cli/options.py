@@ -35,6 +35,12 @@ NetworkFunction = Annotated[
         show_default=False,
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="ADDRESS", help="Scheduler file or address of Dask.", show_default="this machine"
+    ),
+]
 PRETRAINED = Path("pretrained")
 
 

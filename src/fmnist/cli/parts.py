@@ -19,15 +19,24 @@ from fmnist.inference.classifier import Classifier
 from fmnist.inference.executors import SerialExecutor, worker_processes
 from fmnist.inference.parts import Work, answer_parts, find_missing
 from fmnist.inference.plan import Kind, describe_model, freeze_plan
-from fmnist.runs.environment import num_cpus
+from fmnist.runs.environment import installed_versions, num_cpus
 from fmnist.runs.run import Run
 
+NEEDED_VERSIONS = ("fmnist", "numpy", "onnxruntime")
+"""Packages that have to be the same on all machines of a cluster."""
 SECONDS_BETWEEN_LINES = 30
 """Of the progress, where there is no terminal."""
 
 
 def predict_parts(
-    named: Iterable[Path], model: Run | Path, kind: Kind, out: Path, jobs: int, *, as_json: bool = False
+    named: Iterable[Path],
+    model: Run | Path,
+    kind: Kind,
+    out: Path,
+    jobs: int,
+    cluster: str | None = None,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Classify pictures in parts into a folder, or the parts that it has not yet.
 
@@ -37,6 +46,7 @@ def predict_parts(
         kind: what all pictures are taken for.
         out: the folder.
         jobs: processes, each with one thread. One is this process, with a thread for each processor.
+        cluster: scheduler file or address of a Dask cluster, whose threads classify a part each.
         as_json: print a summary as JSON.
 
     Raises:
@@ -44,7 +54,8 @@ def predict_parts(
         typer.Exit: with code 1 if there is an error among the answers, 130 after Ctrl-C.
     """
     started = time.monotonic()
-    path = model.folder if isinstance(model, Run) else model
+    is_pretrained = isinstance(model, Run) and model.is_pretrained
+    path = None if is_pretrained else (model.folder if isinstance(model, Run) else model).absolute()
     record = describe_model(Classifier.load(model))
     stderr_console.print(f"Model: {record.name}", soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -54,15 +65,19 @@ def predict_parts(
         plan = freeze_plan(out, record, kind, _names(list_pictures(others, passed_over)))
         if passed_over:
             stderr_console.print(describe_passed_over(passed_over), soft_wrap=True)
-        work = Work(out, plan, path, num_cpus() if jobs == 1 else 1)
+        threads = num_cpus() if jobs == 1 and not cluster else 1
+        versions = {name: each for name, each in installed_versions().items() if name in NEEDED_VERSIONS}
+        work = Work(out.absolute(), plan, path, threads, versions)
         counts, missing = find_missing(work)
         num_pictures, is_interrupted = plan.pictures.number, False
         if sum(counts):
             stderr_console.print(f"{sum(counts):,} of {num_pictures:,} pictures were answered before", soft_wrap=True)
         jobs = min(jobs, len(missing))
+        # A cluster's size can change. It keeps its own queue.
+        max_waiting = len(missing) if cluster else 2 * jobs if jobs > 1 else 1
         try:
-            with _open_executor(jobs) as executor, _watch(num_pictures, sum(counts)) as show:
-                for found in answer_parts(work, missing, executor, max_waiting=2 * jobs if jobs > 1 else 1):
+            with _open_executor(jobs, cluster) as executor, _watch(num_pictures, sum(counts)) as show:
+                for found in answer_parts(work, missing, executor, max_waiting):
                     counts += found
                     show(sum(counts))
         except KeyboardInterrupt:
@@ -135,7 +150,11 @@ def _watch(total: int, before: int) -> Iterator[Callable[[int], None]]:
         yield show
 
 
-def _open_executor(jobs: int) -> AbstractContextManager[Executor]:
+def _open_executor(jobs: int, cluster: str | None) -> AbstractContextManager[Executor]:
+    if cluster:
+        from fmnist.studies.cluster import open_cluster
+
+        return open_cluster(cluster)
     return worker_processes(jobs) if jobs > 1 else nullcontext(SerialExecutor())
 
 

@@ -6,7 +6,7 @@ import re
 import typing
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
@@ -14,8 +14,12 @@ import typer
 from fmnist.cli.terminal import console_for, print_json, table
 from fmnist.config import Config
 
+if TYPE_CHECKING:
+    from fmnist.studies.plan import Range
+
 NOT_SET = ("preset", "network", "data")
 """Settings with an option of their own, whose value is no plain one."""
+RANGE = re.compile(r"(?P<name>[^=]+)=(?P<low>[^:,]+):(?P<high>[^:,]+?)(?P<log>:log)?")
 
 
 def parse_settings(pairs: Sequence[str], given: Collection[str] = ()) -> dict[str, Any]:
@@ -45,6 +49,59 @@ def parse_settings(pairs: Sequence[str], given: Collection[str] = ()) -> dict[st
             raise typer.BadParameter(f"{name} is given twice", param_hint="'--set'")
         values[name] = _parse(name, text.strip(), hints[name])
     return values
+
+
+def parse_grid(pairs: list[str], given: dict[str, Any]) -> dict[str, list[Any]]:
+    """Parse `name=value,value`: each name's values, of the type that `Config` declares."""
+    grid: dict[str, list[Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if name.strip() == "seed":
+            raise typer.BadParameter("the seeds are given by --seeds", param_hint="'--set'")
+        parts = text.split(",") if equals and not text.startswith("[") else [text]
+        for part in parts:
+            (key, value), *_ = parse_settings([f"{name}{equals}{part}"], [*given, *(set(grid) - {name})]).items()
+            grid.setdefault(key, []).append(value)
+    return grid
+
+
+def parse_ranges(pairs: list[str], changes: dict[str, Any]) -> list["Range"]:
+    """Parse `name=low:high`, `name=low:high:log` and `name=value,value`.
+
+    Args:
+        pairs: the options.
+        changes: settings that other options give. A single value is added to them.
+
+    Returns:
+        The ranges, in the order of the options.
+    """
+    from fmnist.studies.plan import Range
+
+    ranges: list[Range] = []
+    for pair in pairs:
+        match = RANGE.fullmatch(pair)
+        taken = {**changes, **{each.name: None for each in ranges}}
+        if not match:
+            ((name, choices),) = parse_grid([pair], taken).items()
+            if len(choices) == 1:
+                changes[name] = choices[0]
+            else:
+                ranges.append(Range(name=name, choices=tuple(choices)))
+            continue
+        ends = [parse_grid([f"{match['name']}={match[end]}"], taken) for end in ("low", "high")]
+        ((name, (low,)),), ((_, (high,)),) = (end.items() for end in ends)
+        if not (all(isinstance(end, int | float) for end in (low, high)) and low < high):
+            raise typer.BadParameter(f"{pair} is no range; expected low:high, low below high", param_hint="'--set'")
+        if match["log"] and low <= 0:
+            raise typer.BadParameter(
+                f"{pair} begins at {low}; a logarithmic range needs more than 0", param_hint="'--set'"
+            )
+        ranges.append(Range(name=name, low=low, high=high, log=bool(match["log"])))
+    if not ranges:
+        raise typer.BadParameter(
+            "there is nothing to search; name a range, as --set learning_rate=.03:.3:log", param_hint="'--search'"
+        )
+    return ranges
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

@@ -11,8 +11,8 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from fmnist.cli.options import AsJson, DataFolder, Debug, require_backend
-from fmnist.cli.settings import parse_settings
+from fmnist.cli.options import AsJson, Cluster, DataFolder, Debug, require_backend
+from fmnist.cli.settings import parse_grid, parse_ranges
 from fmnist.cli.terminal import console_for, print_json, stderr_console, table
 from fmnist.config import PRESETS
 from fmnist.errors import FmnistError, quote
@@ -32,13 +32,21 @@ def study(
         list[str] | None,
         typer.Option(help=f"{', '.join(PRESETS)}; several as fast,tiny.", show_default="fast"),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each configuration.", show_default="3")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each configuration.", show_default="3; 1 with --search")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="the preset's")] = None,
     values: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=V1,V2", help="A setting and its values; can be repeated.", show_default=False
+            "--set",
+            metavar="NAME=V1,V2",
+            help="A setting and its values; can be repeated. With --search also a range, as learning_rate=.03:.3:log.",
+            show_default=False,
         ),
+    ] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Search: train N proposals in the ranges of --set.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Train on all images; needs --test.")] = False,
     test: Annotated[bool, typer.Option("--test", help="Score every run on the test images too, once.")] = False,
@@ -46,10 +54,7 @@ def study(
     cores: Annotated[
         int | None, typer.Option(min=1, help="Processors of each run.", show_default="all, divided by --jobs")
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Scheduler file or address of Dask.", show_default="this machine"),
-    ] = None,
+    cluster: Cluster = None,
     data: DataFolder = None,
     backend: Annotated[str | None, typer.Option(help="Keras backend.", show_default="tensorflow")] = None,
     as_json: AsJson = False,
@@ -62,13 +67,16 @@ def study(
     from fmnist.studies.engine import stop_children
     from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, check_same_plan, read_plan, write_plan
     from fmnist.studies.results import summarize_study, write_html
+    from fmnist.studies.search import rounds_of
     from fmnist.studies.study import read_results, run_study, was_tested
 
-    given = any(value is not None for value in (preset, seeds, epochs, values, cores, data, backend)) or full
+    given = any(value is not None for value in (preset, seeds, epochs, values, search, cores, data, backend)) or full
     is_planned = (folder / PLAN_FILE).exists()
     wanted = None
     if given or not is_planned:
-        wanted = plan_from_options(preset, seeds, epochs, values, full, jobs, cores, data, backend, cluster)
+        wanted = plan_from_options(preset, seeds, epochs, values, search, full, jobs, cores, data, backend, cluster)
+    if wanted and full and search:
+        raise FmnistError("a search chooses by validation images, and with --full there are none; leave it out")
     if wanted and full and not test:
         raise FmnistError("with --full there are no validation images; add --test to score the runs on test images")
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +94,13 @@ def study(
         require_backend(plan.backend)
         try:
             with open_executor(jobs, cluster) as executor, watch() as on_change:
-                state = run_study(folder, plan, executor, test, on_change)
+                state = run_study(plan, rounds_of(folder, plan), executor, test, on_change)
         except (KeyboardInterrupt, SystemExit):
             stop_children()
             stderr_console.print(f"Interrupted; `fmnist study {quote(folder)}` continues", soft_wrap=True)
             raise
-        summary = summarize_study(plan, read_results(state, test), test)
+        varied = [each.name for each in plan.search.ranges] if plan.search else []
+        summary = summarize_study(plan, read_results(state, test, varied), test)
         write_json(folder / RESULTS_FILE, summary)
     command = f"fmnist study {quote(folder)}{' --test' if test else ''}"
     write_html(folder / "study.html", folder, plan, summary, command)
@@ -105,6 +114,7 @@ def plan_from_options(
     seeds: int | None,
     epochs: int | None,
     values: list[str] | None,
+    search: int | None,
     full: bool,
     jobs: int,
     cores: int | None,
@@ -115,7 +125,7 @@ def plan_from_options(
     """Return the plan that the options ask for."""
     from fmnist.data.dataset import load
     from fmnist.runs.environment import num_cpus
-    from fmnist.studies.plan import make_plan
+    from fmnist.studies.plan import Search, make_plan
 
     presets = [name for names in preset or ["fast"] for name in names.split(",")]
     if unknown := [name for name in presets if name not in PRESETS]:
@@ -129,22 +139,15 @@ def plan_from_options(
             param_hint="'--cores'",
         )
     changes: dict[str, Any] = {"full": full} | ({"epochs": epochs} if epochs else {})
-    grid = parse_grid(values or [], changes)
-    return make_plan(presets, grid, seeds or 3, cores, backend or "tensorflow", load(data), **changes)
+    if search is None:
+        grid, planned = parse_grid(values or [], changes), None
+    else:
+        import optuna  # noqa: F401  # or say now how to install it
 
-
-def parse_grid(pairs: list[str], given: dict[str, Any]) -> dict[str, list[Any]]:
-    """Parse `name=value,value`: each name's values, of the type that `Config` declares."""
-    grid: dict[str, list[Any]] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if name.strip() == "seed":
-            raise typer.BadParameter("the seeds are given by --seeds", param_hint="'--set'")
-        parts = text.split(",") if equals and not text.startswith("[") else [text]
-        for part in parts:
-            (key, value), *_ = parse_settings([f"{name}{equals}{part}"], [*given, *(set(grid) - {name})]).items()
-            grid.setdefault(key, []).append(value)
-    return grid
+        ranges = parse_ranges(values or [], changes)
+        grid, planned = {}, Search(trials=search, batch_size=jobs, ranges=tuple(ranges))
+    seeds = seeds or (1 if search else 3)
+    return make_plan(presets, grid, seeds, cores, backend or "tensorflow", load(data), planned, **changes)
 
 
 @contextmanager
@@ -216,6 +219,8 @@ def state_table(state: "StudyState") -> Table:
 
 def print_summary(summary: dict[str, Any], as_json: bool) -> None:
     """Print the configurations and their differences."""
+    from fmnist.studies.results import format_settings
+
     console, metric = console_for(as_json), summary["metric"]
 
     def cells(row: dict[str, Any]) -> list[str]:
@@ -224,8 +229,13 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
         interval = "-" if row["interval_95"] is None else " to ".join(f"{bound:.2%}" for bound in row["interval_95"])
         return [str(row["n"]), mean, sd, interval]
 
+    def label(row: dict[str, Any]) -> str:
+        return (
+            f"{row['configuration']}: {format_settings(row['settings'])}" if "settings" in row else row["configuration"]
+        )
+
     name = metric.replace("_", " ").replace("val ", "validation ")
-    rows = [[row["configuration"], *cells(row[metric])] for row in summary["configurations"]]
+    rows = [[label(row), *cells(row[metric])] for row in summary["configurations"]]
     console.print(table(name.capitalize(), ["configuration", "n", "mean", "sd", "95 % interval"], rows))
     if summary["differences"]:
         rows = [[f"{row['configuration']} - {row['minus']}", *cells(row)] for row in summary["differences"]]

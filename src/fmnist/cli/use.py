@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from fmnist.cli.options import AsJson, DataFolder, Debug, ModelFolder, NetworkFunction, find_model, require_backend
+from fmnist.cli.options import (
+    AsJson,
+    Cluster,
+    DataFolder,
+    Debug,
+    ModelFolder,
+    NetworkFunction,
+    find_model,
+    require_backend,
+)
 from fmnist.cli.terminal import console_for, print_error, print_json, stderr_console
 from fmnist.errors import FmnistError, quote
 from fmnist.quiet import importing_keras
@@ -47,6 +56,7 @@ def predict(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="With --out: number of processes.")] = 1,
+    cluster: Cluster = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -63,12 +73,15 @@ def predict(
     if out:
         if steps:
             raise typer.BadParameter("expected no --steps with --out", param_hint="'--steps'")
+        if jobs > 1 and cluster:
+            raise typer.BadParameter("the cluster's workers are its processes; leave it out", param_hint="'--jobs'")
         from fmnist.cli.parts import predict_parts
 
-        predict_parts(named, find_model(model), kind, out, jobs, as_json=as_json)
+        predict_parts(named, find_model(model), kind, out, jobs, cluster, as_json=as_json)
         return
-    if jobs > 1:
-        raise typer.BadParameter("expected --out with --jobs", param_hint="'--jobs'")
+    if jobs > 1 or cluster:
+        name = "--jobs" if jobs > 1 else "--cluster"
+        raise typer.BadParameter(f"expected --out with {name}", param_hint=f"'{name}'")
     classifier = Classifier.load(find_model(model))
     stderr_console.print(f"Model: {classifier.name}", soft_wrap=True)
     passed_over: list[str] = []

@@ -8,12 +8,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from platform import node
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fmnist.errors import FmnistError, one_line
@@ -29,6 +30,7 @@ from fmnist.inference.plan import (
     is_same_model,
 )
 from fmnist.inference.runtime import limited_threads
+from fmnist.runs.environment import installed_versions
 
 if TYPE_CHECKING:
     from fmnist.inference.classifier import Classifier
@@ -43,10 +45,12 @@ class Work:
 
     folder: Path
     plan: Plan
-    model: Path
-    """What `Classifier.load` opens: the folder of a run or of an adapted model, or an ONNX file."""
+    model: Path | None
+    """What `Classifier.load` opens: the folder of a run or of an adapted model, an ONNX file, or the pretrained one."""
     threads: int
     """Pictures that a process classifies at the same time, and threads of its ONNX Runtime."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of packages that every process needs."""
 
 
 class Part(NamedTuple):
@@ -153,7 +157,7 @@ def answer_parts(work: Work, parts: Iterable[Part], executor: Executor, max_wait
     Args:
         work: the plan and its folder.
         parts: as `find_missing` returns them.
-        executor: runs `answer_part`. Its processes need the folder and the pictures under the same names.
+        executor: runs `answer_part`. Its processes need the folder and the pictures under the same absolute names.
         max_waiting: parts that are submitted to the executor at the same time.
 
     Yields:
@@ -183,16 +187,20 @@ def answer_part(work: Work, part: Part) -> Counts:
     """Classify the pictures of a part, and write their answers. Whatever is wrong with a picture is its own answer.
 
     Raises:
-        FmnistError: if the model has changed.
+        FmnistError: if the model has changed, or this process has other versions or no such folder.
         OSError: if the part cannot be written.
     """
+    found = installed_versions()
+    if different := [name for name, version in work.versions.items() if found.get(name) != version]:
+        names = ", ".join(f"{name} {found.get(name, 'missing')}, not {work.versions[name]}" for name in different)
+        raise FmnistError(f"{node()} has {names}; install the same on all machines")
     classifier = _open_model(work.model, work.plan.model, work.threads)
     with _open_list(work) as file:
         file.seek(part.offset)
         lines = list(islice(file, work.plan.part_size))
     pool = ThreadPoolExecutor(work.threads, "classify")
     try:
-        answers = list(pool.map(lambda line: _answer(classifier, json.loads(line), work.plan.kind), lines))
+        answers = list(pool.map(lambda line: _answer(classifier, json.loads(line), work.plan), lines))
     finally:
         pool.shutdown(cancel_futures=True)
     write_atomic(work.folder / part.file, "".join(line for line, _ in answers).encode())
@@ -200,10 +208,13 @@ def answer_part(work: Work, part: Part) -> Counts:
     return Counts(len(answers) - errors, errors)
 
 
-def _answer(classifier: "Classifier", picture: str, kind: Kind) -> tuple[str, bool]:
+def _answer(classifier: "Classifier", picture: str, plan: Plan) -> tuple[str, bool]:
     """Return the line of a picture in its part, and whether it is an error."""
+    folder = plan.pictures.folder
+    # The workers of a cluster were started in other folders.
+    path = Path(picture) if folder is None or folder == os.getcwd() else Path(folder, picture)
     try:
-        item = answer_item(picture, classify_file(classifier, Path(picture), kind))
+        item = answer_item(picture, classify_file(classifier, path, plan.kind))
         return json.dumps(item, allow_nan=False) + "\n", False
     except Exception as error:
         return json.dumps(answer_item(picture, error)) + "\n", True
@@ -214,17 +225,22 @@ def _open_list(work: Work) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
-        raise FmnistError(f"{path} cannot be read ({error.strerror}); {OTHER_FOLDER}") from error
+        raise FmnistError(
+            f"{path} cannot be read on {node()} ({error.strerror}); on a cluster, all machines need this folder, "
+            f"otherwise {OTHER_FOLDER}"
+        ) from error
 
 
 @lru_cache(maxsize=1)
-def _open_model(path: Path, expected: ModelRecord, threads: int) -> "Classifier":
+def _open_model(path: Path | None, expected: ModelRecord, threads: int) -> "Classifier":
     """Open a model once in each process."""
     from fmnist.inference.classifier import Classifier
 
     with limited_threads(threads):
         classifier = Classifier.load(path)
     if not is_same_model(describe_model(classifier), expected):
-        raise FmnistError(f"{path} has changed since the first answers; restore it, or {OTHER_FOLDER}")
+        raise FmnistError(
+            f"{path or 'the pretrained model'} has changed since the first answers; restore it, or {OTHER_FOLDER}"
+        )
     classifier.name = expected.name
     return classifier

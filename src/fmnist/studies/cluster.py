@@ -1,7 +1,7 @@
-"""The runs of a study on a Dask cluster, whose scheduler and workers the user starts."""
+"""A Dask cluster, whose scheduler and workers the user starts."""
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from fmnist.errors import FmnistError, one_line
 
 TIMEOUT_SECONDS = 10
 RETRIES = 10
-"""Of a run whose worker is lost. It resumes on another worker."""
+"""Of a call whose worker is lost."""
 
 
 @contextmanager
@@ -23,9 +23,9 @@ def open_cluster(scheduler: str) -> Iterator[Executor]:
         An executor that runs a function in a thread of a worker.
 
     Raises:
-        FmnistError: if there is no scheduler.
+        FmnistError: if there is no scheduler, or it is lost.
     """
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
     is_file = Path(scheduler).is_file()
     options = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
@@ -37,4 +37,9 @@ def open_cluster(scheduler: str) -> Iterator[Executor]:
             "--scheduler-file scheduler.json"
         ) from error
     with client:
-        yield client.get_executor(pure=False, retries=RETRIES)
+        try:
+            yield client.get_executor(pure=False, retries=RETRIES)
+        except (CancelledError, KilledWorker) as error:
+            raise FmnistError(
+                f"the cluster was lost ({one_line(error) or 'its scheduler ended'}); the same command continues"
+            ) from error

@@ -23,6 +23,7 @@ from fmnist.runs.schemas import FileName, Sha256, Text
 PLAN_FILE = "study.json"
 RESULTS_FILE = "results.json"
 MAX_RUNS = 10_000
+MAX_CHOICES = 100
 
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -32,6 +33,27 @@ class Configuration(Document, frozen=True, kw_only=True):
 
     name: FileName
     config: Config
+
+
+class Range(Document, frozen=True, kw_only=True):
+    """Where a search looks for the value of a setting: in an interval, or among choices."""
+
+    name: FileName
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Whether every order of magnitude is equally probable."""
+    choices: Annotated[tuple[bool | int | float | str | None, ...], Meta(max_length=MAX_CHOICES)] = ()
+
+
+class Search(Document, frozen=True, kw_only=True):
+    """How a study looks for the best settings of its only configuration."""
+
+    trials: Annotated[int, Meta(ge=1, le=MAX_RUNS)]
+    """Settings that are tried."""
+    batch_size: Annotated[int, Meta(ge=1, le=MAX_RUNS)]
+    """Settings that are proposed at the same time, from the results of all batches before."""
+    ranges: Annotated[tuple[Range, ...], Meta(min_length=1, max_length=MAX_CHOICES)]
 
 
 class StudyPlan(Document, frozen=True, kw_only=True):
@@ -48,6 +70,12 @@ class StudyPlan(Document, frozen=True, kw_only=True):
     versions: dict[Text, Text]
     """Package name to version. All runs have the same."""
     data_sha256: dict[FileName, Sha256]
+    search: Search | None = None
+
+    @property
+    def num_runs(self) -> int:
+        """Number of runs."""
+        return (self.search.trials if self.search else len(self.configurations)) * len(self.seeds)
 
 
 @dataclass(frozen=True)
@@ -71,9 +99,10 @@ def make_plan(
     cores: int,
     backend: str,
     dataset: Dataset,
+    search: Search | None = None,
     **changes: Any,
 ) -> StudyPlan:
-    """Return the plan of all combinations of presets and settings.
+    """Return the plan of all combinations of presets and settings, or of a search.
 
     Args:
         presets: names of presets.
@@ -82,10 +111,11 @@ def make_plan(
         cores: of each run.
         backend: of Keras.
         dataset: the data of all runs.
+        search: for the best settings of the preset.
         changes: fields of `Config` that all runs share.
 
     Raises:
-        FmnistError: for a value out of bounds, or two configurations with the same settings.
+        FmnistError: for a value out of bounds, two configurations with the same settings, or several with a search.
     """
     configurations = []
     for preset, *values in itertools.product(presets, *grid.values()):
@@ -96,8 +126,14 @@ def make_plan(
         configurations.append(Configuration(name=name, config=config))
     if len({each.name for each in configurations}) < len(configurations):
         raise FmnistError("two configurations are the same; name each preset and each value once")
-    if len(configurations) * num_seeds > MAX_RUNS:
-        raise FmnistError(f"the study has {len(configurations) * num_seeds} runs; expected at most {MAX_RUNS}")
+    if search and len(configurations) > 1:
+        raise FmnistError(f"a search has {len(configurations)} configurations to start from; expected one preset")
+    for each in search.ranges if search else ():
+        for value in each.choices or (each.low, each.high):
+            replace(configurations[0].config, **{each.name: value})  # is out of bounds now rather than in some trial
+    num_runs = (search.trials if search else len(configurations)) * num_seeds
+    if num_runs > MAX_RUNS:
+        raise FmnistError(f"the study has {num_runs} runs; expected at most {MAX_RUNS}")
     return StudyPlan(
         created=datetime.now(UTC),
         configurations=tuple(configurations),
@@ -106,15 +142,21 @@ def make_plan(
         backend=backend,
         versions=installed_versions(),
         data_sha256=dataset.sha256,
+        search=search,
     )
 
 
-def planned_runs(folder: Path, plan: StudyPlan) -> list[PlannedRun]:
-    """Return all runs of a plan: first seed 0 of each configuration, then seed 1, so that all progress alike."""
+def planned_runs(
+    folder: Path, plan: StudyPlan, configurations: Sequence[Configuration] | None = None
+) -> list[PlannedRun]:
+    """Return the runs of the plan's configurations, or of others.
+
+    First come all with seed 0, then with seed 1, so that all configurations progress alike.
+    """
     return [
         PlannedRun(each.name, replace(each.config, seed=seed), folder / RUNS_FOLDER / f"{each.name}-seed-{seed}")
         for seed in plan.seeds
-        for each in plan.configurations
+        for each in configurations or plan.configurations
     ]
 
 
@@ -141,7 +183,7 @@ def read_plan(folder: Path) -> StudyPlan:
 
 def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
     """Raise an `FmnistError` if options contradict the plan of a study."""
-    for field in ("configurations", "seeds", "cores", "backend", "data_sha256"):
+    for field in ("configurations", "search", "seeds", "cores", "backend", "data_sha256"):
         planned, given = getattr(before, field), getattr(now, field)
         if planned != given:
             raise FmnistError(
@@ -151,7 +193,20 @@ def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
 
 
 def planned_folders(folder: Path) -> list[Path]:
-    """Return the run folders of a study, in the order of its plan; of any other folder, itself."""
+    """Return the run folders of a study, in the order of its plan; of any other folder, itself.
+
+    Of a search, these are the folders that there are: its next settings are not known before.
+    """
     if not (folder / PLAN_FILE).is_file():
         return [folder]
-    return [run.folder for run in planned_runs(folder, read_plan(folder))]
+    plan = read_plan(folder)
+    if plan.search:
+        names = [trial_name(number) for number in range(plan.search.trials)]
+        trials = [Configuration(name=name, config=plan.configurations[0].config) for name in names]
+        return [run.folder for run in planned_runs(folder, plan, trials) if run.folder.is_dir()]
+    return [run.folder for run in planned_runs(folder, plan)]
+
+
+def trial_name(number: int) -> str:
+    """Return the name of a configuration of a search, from 0."""
+    return f"trial-{number:04}"

@@ -1,6 +1,7 @@
 """The result of a study: every run, each configuration's mean and spread, and paired differences."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from fmnist.drawing import hide_spines
 from fmnist.evaluation.pages import render
 from fmnist.evaluation.statistics import summarize
 from fmnist.files import write_atomic
-from fmnist.studies.plan import StudyPlan
+from fmnist.studies.plan import Range, StudyPlan
 from fmnist.studies.study import values_of
 
 METRICS = {"val_accuracy": "validation accuracy", "test_accuracy": "test accuracy"}
@@ -35,10 +36,12 @@ def summarize_study(plan: StudyPlan, records: Sequence[dict[str, Any]], test: bo
         best first, `differences` between them on common seeds, and `runs`.
     """
     metric = "test_accuracy" if plan.configurations[0].config.full else "val_accuracy"
-    names = [each.name for each in plan.configurations]
+    settings = {record["configuration"]: record.get("settings") for record in records}
+    names = [*settings]
     configurations: list[dict[str, Any]] = [
         {
             "configuration": name,
+            **({"settings": settings[name]} if plan.search else {}),
             **{each: summary_of([*values_of(records, name, each).values()]) for each in METRICS},
             "train_seconds": summary_of([*values_of(records, name, "train_seconds").values()]),
         }
@@ -51,7 +54,10 @@ def summarize_study(plan: StudyPlan, records: Sequence[dict[str, Any]], test: bo
         "planned": len(records),
         "failed": sum(record["error"] is not None for record in records),
         "configurations": configurations,
-        "differences": compare_configurations(records, [row["configuration"] for row in configurations], metric),
+        # Of a search, the best one is compared with none: it was chosen by the same accuracies.
+        "differences": []
+        if plan.search
+        else compare_configurations(records, [row["configuration"] for row in configurations], metric),
         "runs": list(records),
     }
 
@@ -79,6 +85,13 @@ def summary_of(values: Sequence[float]) -> dict[str, Any]:
     return asdict(summarize(values)) if values else {"n": 0, "mean": None, "sd": None, "interval_95": None}
 
 
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Format the settings of a trial, with four digits."""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
+
+
 def draw_runs(records: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> Figure:
     """Draw every run of a study as a point, and the mean of each configuration as a line."""
     figure = Figure(figsize=(7, 0.8 + 0.42 * len(names)), layout="constrained")
@@ -97,13 +110,42 @@ def draw_runs(records: Sequence[dict[str, Any]], names: Sequence[str], metric: s
     return figure
 
 
+def draw_search(configurations: Sequence[Mapping[str, Any]], ranges: Sequence[Range], metric: str) -> Figure:
+    """Draw the accuracy of every trial of a search against each of its settings."""
+    columns = min(3, len(ranges))
+    rows = math.ceil(len(ranges) / columns)
+    figure = Figure(figsize=(0.6 + 3 * columns, 0.4 + 2.4 * rows), layout="constrained")
+    trials = [row for row in configurations if row[metric]["mean"] is not None]
+    accuracies = [100 * row[metric]["mean"] for row in trials]
+    for each, axes in itertools.zip_longest(ranges, figure.subplots(rows, columns, squeeze=False, sharey=True).flat):
+        if each is None:
+            axes.set_axis_off()
+            continue
+        values = [row["settings"][each.name] for row in trials]
+        names = [*map(str, each.choices)]
+        positions = [names.index(str(value)) for value in values] if names else values
+        axes.plot(positions, accuracies, "o", color=plots.TRAINING, markersize=4)
+        axes.plot(positions[:1], accuracies[:1], "o", color=plots.VALIDATION)  # the best
+        if names:
+            axes.set(xticks=range(len(names)), xticklabels=names, xlim=(-0.5, len(names) - 0.5))
+        axes.set_xscale("log" if each.log else "linear")
+        axes.set_xlabel(each.name)
+        axes.grid(alpha=0.3)
+        hide_spines(axes)
+    figure.supylabel(f"{METRICS[metric]} in %", size="medium")
+    return figure
+
+
 def write_html(path: Path, folder: Path, plan: StudyPlan, summary: Mapping[str, Any], command: str) -> None:
     """Write the result as an HTML page that needs no other file and no network."""
     names = [row["configuration"] for row in summary["configurations"]]
-    figure = draw_runs(summary["runs"], names, summary["metric"])
+    if plan.search:
+        figure = draw_search(summary["configurations"], plan.search.ranges, summary["metric"])
+    else:
+        figure = draw_runs(summary["runs"], names, summary["metric"])
     page = render(
         "study.html",
-        {"points": lambda value: "-" if value is None else f"{100 * value:.2f}"},
+        {"points": lambda value: "-" if value is None else f"{100 * value:.2f}", "settings": format_settings},
         name=folder.resolve().name,
         plan=plan,
         summary=summary,

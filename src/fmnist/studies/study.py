@@ -1,7 +1,7 @@
 """A study: many runs, whose folders are its only state. It can be continued after anything."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from fmnist.errors import FmnistError, one_line
 from fmnist.runs.listing import test_accuracy
 from fmnist.runs.run import Run, open_run
 from fmnist.studies.engine import run_task, task_for
-from fmnist.studies.plan import RESULTS_FILE, PlannedRun, StudyPlan, planned_runs
+from fmnist.studies.plan import RESULTS_FILE, PlannedRun, StudyPlan
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -33,7 +33,10 @@ class RunState:
 class StudyState:
     """How far a study is."""
 
-    runs: list[RunState]
+    num_runs: int
+    """Planned ones."""
+    runs: list[RunState] = field(default_factory=list)
+    """Those whose settings are known."""
     started: float = field(default_factory=time.monotonic)
     epochs_before: int = 0
     """Epochs that were completed before."""
@@ -41,12 +44,15 @@ class StudyState:
     def seconds_left(self) -> float | None:
         """Estimate the time to the end from the epochs since the start. None before the first."""
         completed = sum(each.epochs for each in self.runs) - self.epochs_before
-        left = sum(each.planned.config.epochs - each.epochs for each in self.runs if each.state != "failed")
+        known = sum(each.planned.config.epochs - each.epochs for each in self.runs if each.state != "failed")
+        all_epochs = sum(each.planned.config.epochs for each in self.runs)
+        left = known + all_epochs * (self.num_runs / max(1, len(self.runs)) - 1)  # some are not proposed yet
         return (time.monotonic() - self.started) / completed * left if completed > 0 else None
 
     def count(self, state: State) -> int:
-        """Return the number of runs in a state."""
-        return sum(each.state == state for each in self.runs)
+        """Return the number of runs in a state. Those that a search has not proposed yet are waiting."""
+        unknown = self.num_runs - len(self.runs) if state == "waiting" else 0
+        return sum(each.state == state for each in self.runs) + unknown
 
     def refresh(self) -> None:
         """Read from the run folders how many epochs the runs have that are not finished here."""
@@ -78,8 +84,8 @@ def completed_epochs(planned: PlannedRun) -> int:
 
 
 def run_study(
-    folder: Path,
     plan: StudyPlan,
+    rounds: Iterable[Sequence[PlannedRun]],
     executor: Executor,
     test: bool = False,
     on_change: Callable[[StudyState], None] = lambda state: None,
@@ -87,8 +93,8 @@ def run_study(
     """Do all runs of a study that are not done yet. The study's folder has to be locked.
 
     Args:
-        folder: of the study.
         plan: of the study.
+        rounds: its runs. A round is asked for when all runs of the one before have ended.
         executor: does the runs. It calls `run_task`.
         test: whether to score each run on the test images too, once.
         on_change: is called with the state when a run has ended.
@@ -96,32 +102,46 @@ def run_study(
     Returns:
         The state in which each run is done or failed. A run that failed does not stop the others.
     """
-    state = StudyState([RunState(each) for each in planned_runs(folder, plan)])
-    futures: dict[Future[str | None], RunState] = {}
-    for each in state.runs:
-        if finished_run(each.planned, test):
-            each.state, each.epochs = "done", each.planned.config.epochs
-            continue
-        task = task_for(each.planned.folder, each.planned.config, plan.data_sha256, test)
-        futures[executor.submit(run_task, task, plan.cores, plan.versions, plan.backend)] = each
-    state.refresh()
-    state.epochs_before = sum(each.epochs for each in state.runs)
-    on_change(state)
-    for future in as_completed(futures):
-        each = futures[future]
-        try:
-            each.error = future.result()
-        except Exception as error:  # of the engine: a worker that was lost too often
-            each.error = one_line(error)
-        each.state = "failed" if each.error else "done"
-        each.epochs = completed_epochs(each.planned)
+    state = StudyState(plan.num_runs)
+    for planned in rounds:
+        added = [RunState(each) for each in planned]
+        futures: dict[Future[str | None], RunState] = {}
+        for each in added:
+            if finished_run(each.planned, test):
+                each.state, each.epochs = "done", each.planned.config.epochs
+                continue
+            task = task_for(each.planned.folder, each.planned.config, plan.data_sha256, test)
+            futures[executor.submit(run_task, task, plan.cores, plan.versions, plan.backend)] = each
+            each.epochs = completed_epochs(each.planned)
+        state.runs += added
+        state.epochs_before += sum(each.epochs for each in added)
+        state.refresh()
         on_change(state)
+        for future in as_completed(futures):
+            each = futures[future]
+            try:
+                each.error = future.result()
+            except Exception as error:  # of the engine: a worker that was lost too often
+                each.error = one_line(error)
+            each.state = "failed" if each.error else "done"
+            each.epochs = completed_epochs(each.planned)
+            on_change(state)
     return state
 
 
-def read_results(state: StudyState, test: bool) -> list[dict[str, Any]]:
-    """Return a record for each run of a study, in the order of the plan."""
-    return [_read_result(each, test) for each in state.runs]
+def read_results(state: StudyState, test: bool, settings: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return a record for each run of a study, in the order of the plan.
+
+    Args:
+        state: of the study.
+        test: whether the runs were scored on the test images.
+        settings: names of those that a search varies, whose values each record has then.
+    """
+    records = [_read_result(each, test) for each in state.runs]
+    if settings:
+        for record, each in zip(records, state.runs, strict=True):
+            record["settings"] = {name: getattr(each.planned.config, name) for name in settings}
+    return records
 
 
 def _read_result(each: RunState, test: bool) -> dict[str, Any]:
