@@ -176,11 +176,18 @@ def test_runs_that_cannot_be_compared_are_refused(make_run, damage, expected):
             assert re.search(expected, str(caught.value))
 
 
-def test_all_runs_that_are_not_evaluated_are_named(make_run):
-    runs = [make_run(name, seed=seed) for seed, name in enumerate("abc")]
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("abc", r"`fmnist evaluate [^`]*b`, `fmnist evaluate [^`]*c` first, or `fmnist study FOLDER --test`"),
+        ("abcdef", r"not evaluated yet: \S+b, \S+c, \S+d, and 2 more; run (`[^`]*`(, )?){3} first"),
+    ],
+)
+def test_runs_that_are_not_evaluated_are_named(names, expected, make_run):
+    runs = [make_run(name, seed=seed) for seed, name in enumerate(names)]
     for run in runs[1:]:
         remove_predictions(run.folder)
-    with pytest.raises(FmnistError, match=r"`fmnist evaluate [^`]*b`, `fmnist evaluate [^`]*c` first"):
+    with pytest.raises(FmnistError, match=expected):
         read_evaluated(runs)
 
 

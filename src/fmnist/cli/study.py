@@ -177,7 +177,7 @@ def watch() -> Iterator[Any]:
                 name = each.planned.name
                 if each.state in {"done", "failed"} and name not in ended:
                     ended.add(name)
-                    text = f"{len(ended)}/{len(state.runs)} {name}: {each.error or 'done'}"
+                    text = f"{len(ended)}/{state.num_runs} {name}: {each.error or 'done'}"
                     stderr_console.print(text, soft_wrap=True)
 
         yield print_line
@@ -219,7 +219,7 @@ def state_table(state: "StudyState") -> Table:
 
 def print_summary(summary: dict[str, Any], as_json: bool) -> None:
     """Print the configurations and their differences."""
-    from fmnist.studies.results import format_settings
+    from fmnist.studies.results import format_value
 
     console, metric = console_for(as_json), summary["metric"]
 
@@ -229,14 +229,14 @@ def print_summary(summary: dict[str, Any], as_json: bool) -> None:
         interval = "-" if row["interval_95"] is None else " to ".join(f"{bound:.2%}" for bound in row["interval_95"])
         return [str(row["n"]), mean, sd, interval]
 
-    def label(row: dict[str, Any]) -> str:
-        return (
-            f"{row['configuration']}: {format_settings(row['settings'])}" if "settings" in row else row["configuration"]
-        )
-
     name = metric.replace("_", " ").replace("val ", "validation ")
-    rows = [[label(row), *cells(row[metric])] for row in summary["configurations"]]
-    console.print(table(name.capitalize(), ["configuration", "n", "mean", "sd", "95 % interval"], rows))
+    settings = [*summary["configurations"][0].get("settings", {})]  # of a search
+    rows = [
+        [row["configuration"], *(format_value(row["settings"][each]) for each in settings), *cells(row[metric])]
+        for row in summary["configurations"]
+    ]
+    header = ["configuration", *settings, "n", "mean", "sd", "95 % interval"]
+    console.print(table(name.capitalize(), header, rows))
     if summary["differences"]:
         rows = [[f"{row['configuration']} - {row['minus']}", *cells(row)] for row in summary["differences"]]
         console.print(table("Differences", ["on common seeds", "n", "mean", "sd", "95 % interval"], rows))

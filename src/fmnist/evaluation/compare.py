@@ -21,6 +21,8 @@ from fmnist.runs.schemas import Environment, Manifest
 TEST_LABELS = list(download.FILES)[3]
 """Name under which a run records the SHA-256 of its test labels."""
 
+MAX_NAMED = 3
+"""Runs that a message names."""
 SMALLEST_P_VALUE = 0.0001
 """Smaller ones are printed as "below" it."""
 
@@ -59,8 +61,13 @@ def read_evaluated(runs: Sequence[Run]) -> list[EvaluatedRun]:
     documents = [(run, run.environment(), run.manifest()) for run in runs]
     _check_same_data(documents)
     if missing := [run for run in runs if not os.path.lexists(run.folder / PREDICTIONS_FILE)]:
-        commands = ", ".join(f"`fmnist evaluate {quote(run.folder)}`" for run in missing)
-        raise FmnistError(f"not evaluated yet: {', '.join(str(run.folder) for run in missing)}; run {commands} first")
+        named = [str(run.folder) for run in missing[:MAX_NAMED]]
+        more = [f"and {len(missing) - MAX_NAMED} more"] if len(missing) > MAX_NAMED else []
+        commands = ", ".join(f"`fmnist evaluate {quote(folder)}`" for folder in named)
+        raise FmnistError(
+            f"not evaluated yet: {', '.join(named + more)}; run {commands} first, or `fmnist study FOLDER --test` for "
+            "all runs of a study"
+        )
     return [
         EvaluatedRun(run, _settings(run, environment, manifest), environment.data_sha256, _read(run, environment))
         for run, environment, manifest in documents

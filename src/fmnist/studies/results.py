@@ -85,11 +85,9 @@ def summary_of(values: Sequence[float]) -> dict[str, Any]:
     return asdict(summarize(values)) if values else {"n": 0, "mean": None, "sd": None, "interval_95": None}
 
 
-def format_settings(settings: Mapping[str, Any]) -> str:
-    """Format the settings of a trial, with four digits."""
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
-    )
+def format_value(value: Any) -> str:
+    """Format the value of a setting, with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def draw_runs(records: Sequence[dict[str, Any]], names: Sequence[str], metric: str) -> Figure:
@@ -126,9 +124,10 @@ def draw_search(configurations: Sequence[Mapping[str, Any]], ranges: Sequence[Ra
         positions = [names.index(str(value)) for value in values] if names else values
         axes.plot(positions, accuracies, "o", color=plots.TRAINING, markersize=4)
         axes.plot(positions[:1], accuracies[:1], "o", color=plots.VALIDATION)  # the best
+        if each.log:
+            axes.set_xscale("log")
         if names:
             axes.set(xticks=range(len(names)), xticklabels=names, xlim=(-0.5, len(names) - 0.5))
-        axes.set_xscale("log" if each.log else "linear")
         axes.set_xlabel(each.name)
         axes.grid(alpha=0.3)
         hide_spines(axes)
@@ -145,7 +144,7 @@ def write_html(path: Path, folder: Path, plan: StudyPlan, summary: Mapping[str, 
         figure = draw_runs(summary["runs"], names, summary["metric"])
     page = render(
         "study.html",
-        {"points": lambda value: "-" if value is None else f"{100 * value:.2f}", "settings": format_settings},
+        {"points": lambda value: "-" if value is None else f"{100 * value:.2f}", "value": format_value},
         name=folder.resolve().name,
         plan=plan,
         summary=summary,
