@@ -3,8 +3,9 @@
 A study of a small network runs on a Dask cluster of a scheduler and two workers on this machine, one processor for each
 run. First it runs undisturbed. Then, in another folder, one of its processes after the other is ended by SIGKILL: in
 turn a run, a worker, the study itself and the scheduler. Whatever has ended is started again, the study by the same
-command. In the end, all weights and the result file have to be those of the undisturbed study, but for the timings.
-When a study ends before all kills are done, the next one begins in a new folder.
+command. With `--search`, it is a search. In the end, all weights and the result file have to be those of the
+undisturbed study, but for the timings. When a study ends before all kills are done, the next one begins in a new
+folder.
 """
 
 import argparse
@@ -31,8 +32,8 @@ DASK = [sys.executable, "-m", "dask"]
 class Cluster:
     """The processes: a scheduler, workers, and a study that uses them."""
 
-    def __init__(self, scratch: Path, data: str, seeds: int):
-        self.scratch, self.data, self.seeds = scratch, data, seeds
+    def __init__(self, scratch: Path, data: str, options: list[str]):
+        self.scratch, self.data, self.options = scratch, data, options
         self.scheduler_file = scratch / "scheduler.json"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.log = (scratch / "log.txt").open("ab")
@@ -57,8 +58,7 @@ class Cluster:
     def start_study(self, folder: Path) -> None:
         """Start the study of a folder, or go on with it: the same command."""
         command = [sys.executable, "-m", "fmnist", "study", str(folder), "--data", self.data, "--preset", "textbook"]
-        command += ["--epochs", "3", "--set", "learning_rate=0.001,0.003", "--seeds", str(self.seeds)]
-        command += ["--cores", "1", "--cluster", str(self.scheduler_file), "--json"]
+        command += ["--epochs", "3", *self.options, "--cores", "1", "--cluster", str(self.scheduler_file), "--json"]
         self.processes["study"] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
 
     def keep_running(self) -> None:
@@ -145,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--runs", type=int, default=4, help="seeds of each of two configurations")
+    parser.add_argument("--search", action="store_true", help="for the learning rate, instead of two given ones")
     parser.add_argument("--pause", type=float, default=12, help="longest time between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--data", required=True, help="a small data set")
@@ -154,12 +155,16 @@ def main() -> None:
 
     provenance = describe_provenance()
     rng = random.Random(arguments.seed)
+    options = ["--set", "learning_rate=0.001,0.003", "--seeds", str(arguments.runs)]
+    if arguments.search:
+        trials = str(2 * arguments.runs)
+        options = ["--set", "learning_rate=0.0001:0.1:log", "--search", trials, "--jobs", str(NUM_WORKERS)]
     victims = [*itertools.islice(itertools.cycle(VICTIMS), arguments.kills)]
     planned = {victim: victims.count(victim) for victim in VICTIMS}
     num_studies, equal, started = 0, True, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fmnist-") as scratch_folder:
         scratch = Path(scratch_folder)
-        cluster = Cluster(scratch, arguments.data, arguments.runs)
+        cluster = Cluster(scratch, arguments.data, options)
         try:
             expected = run_undisturbed(cluster, scratch / "undisturbed")
             while victims:
@@ -172,6 +177,7 @@ def main() -> None:
     result = {
         "kills": planned,
         "studies": num_studies,
+        "search": arguments.search,
         "runs_in_a_study": len(expected["runs"]),
         "same_weights_and_results": equal,
         "seconds": time.monotonic() - started,

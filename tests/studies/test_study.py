@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -177,6 +177,22 @@ def test_a_failed_run_does_not_stop_the_others(plan, tmp_path, monkeypatch):
     assert [each.state for each in state.runs] == ["done", "failed", "done", "failed"]
     assert "the worker was lost" in state.runs[1].error
     assert (len(changes), changes[0], changes[-1]) == (5, 0, 2)
+
+
+def test_no_further_round_is_asked_for_when_the_cluster_is_lost(plan, tmp_path, monkeypatch):
+    """A search would wait for it for ever."""
+    ended = {0: "wrong settings", 1: CancelledError()}
+
+    def run(task, cores, versions, backend):
+        if isinstance(error := ended[task["config"]["seed"]], Exception):
+            raise error
+        return error
+
+    monkeypatch.setattr(study, "run_task", run)
+    runs = planned_runs(tmp_path, plan)
+    with ThreadPoolExecutor(1) as executor:
+        state = run_study(plan, iter([runs[:2], runs[2:], pytest.fail]), executor)
+    assert [each.error for each in state.runs] == ["wrong settings"] * 2 + ["CancelledError"] * 2
 
 
 def test_differences_are_of_common_seeds():

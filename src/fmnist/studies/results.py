@@ -51,7 +51,7 @@ def summarize_study(plan: StudyPlan, records: Sequence[dict[str, Any]], test: bo
     return {
         "metric": metric,
         "test": test,
-        "planned": len(records),
+        "planned": plan.num_runs,
         "failed": sum(record["error"] is not None for record in records),
         "configurations": configurations,
         # Of a search, the best one is compared with none: it was chosen by the same accuracies.

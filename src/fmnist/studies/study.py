@@ -100,9 +100,10 @@ def run_study(
         on_change: is called with the state when a run has ended.
 
     Returns:
-        The state in which each run is done or failed. A run that failed does not stop the others.
+        The state in which each run is done or failed. A run that failed does not stop the others. When the engine is
+        lost, no further round is asked for.
     """
-    state = StudyState(plan.num_runs)
+    state, is_engine_lost = StudyState(plan.num_runs), False
     for planned in rounds:
         added = [RunState(each) for each in planned]
         futures: dict[Future[str | None], RunState] = {}
@@ -121,11 +122,14 @@ def run_study(
             each = futures[future]
             try:
                 each.error = future.result()
-            except Exception as error:  # of the engine: a worker that was lost too often
+            except Exception as error:  # of the engine: the cluster, or a worker too often, was lost
                 each.error = one_line(error)
+                is_engine_lost = True
             each.state = "failed" if each.error else "done"
             each.epochs = completed_epochs(each.planned)
             on_change(state)
+        if is_engine_lost:  # the next round would wait for it, and would follow from results that are missing
+            break
     return state
 
 
