@@ -30,6 +30,7 @@ from provenance import describe_provenance, write_result
 from scipy import stats
 
 import fmnist
+from fmnist.cli.study import watch
 from fmnist.config import PRESETS
 from fmnist.data.dataset import Dataset, normalize
 from fmnist.errors import FmnistError
@@ -100,8 +101,8 @@ def run_planned(folder: Path, plan: StudyPlan, timer: TextbookEpochTimer) -> Non
             yield [each]
             timer.measure()
 
-    with lock_folder(folder), ThreadPoolExecutor(1) as executor:
-        state = run_study(plan, rounds(), executor, test=True)
+    with lock_folder(folder), ThreadPoolExecutor(1) as executor, watch() as on_change:
+        state = run_study(plan, rounds(), executor, True, on_change)
     if failed := [f"{each.planned.name}: {each.error}" for each in state.runs if each.error]:
         raise FmnistError("; ".join(failed))
 
@@ -216,6 +217,7 @@ def main() -> None:
             check_same_plan(folder, read_plan(folder), plan)
         else:
             write_plan(folder, plan)
+        plan = read_plan(folder)  # the versions are those of the first time
         run_planned(folder, plan, timer)
         records: dict[str, list[dict[str, Any]]] = {preset: [] for preset in arguments.preset}
         for planned in planned_runs(folder, plan):

@@ -44,9 +44,10 @@ def run_benchmark(script, *arguments, environment=None):
 def test_time_to_accuracy(small_folder, tmp_path):
     result = run_benchmark(
         "time_to_accuracy.py", "--preset", "textbook", "--seeds", "2", "--epochs", "1", "--int8",
-        "--data", small_folder, "--out", tmp_path / "result.json",
+        "--data", small_folder, "--study", tmp_path / "study", "--out", tmp_path / "result.json",
     )  # fmt: skip
     (row,) = result["results"]
+    assert len([*tmp_path.glob("study/runs/textbook-seed-*/evaluation.json")]) == 2
     assert (row["preset"], row["seeds"]) == ("textbook", 2)
     assert len(result["textbook_epoch_seconds_all"]) >= 5
     assert row["textbook_epochs"] == pytest.approx(row["seconds_mean"] / result["textbook_epoch_seconds"])

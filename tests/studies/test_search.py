@@ -8,12 +8,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import optuna
 import pytest
 import typer
 from msgspec.structs import replace
 
 from fmnist.cli.main import explain
-from fmnist.cli.settings import parse_ranges
+from fmnist.cli.settings import parse_grid, parse_ranges
 from fmnist.errors import FmnistError
 from fmnist.studies import results, search
 from fmnist.studies.plan import Range, Search, check_same_plan, make_plan, planned_folders, read_plan, write_plan
@@ -28,7 +29,7 @@ RANGES = (
 
 @pytest.fixture
 def plan(small):
-    wanted = Search(trials=30, batch_size=3, ranges=RANGES)
+    wanted = Search(trials=30, batch_size=3, ranges=RANGES, optuna=optuna.__version__)
     return make_plan(["textbook"], {}, 1, 1, "tensorflow", small, wanted, epochs=1)
 
 
@@ -57,7 +58,7 @@ class Folders:
         return SimpleNamespace(manifest=lambda: SimpleNamespace(validation=validation))
 
     def train(self, runs):
-        self.begun |= {run.name: run.config for run in runs}
+        self.begun |= {run.name: run.config.resolve(False) for run in runs}
         self.finished |= {run.name for run in runs}
 
 
@@ -147,7 +148,7 @@ def test_the_plan_of_a_search_is_frozen(plan, tmp_path):
     assert read_plan(folder) == plan
     assert plan.num_runs == 30
     assert StudyState(plan.num_runs).count("waiting") == 30
-    with pytest.raises(FmnistError, match="planned with other search"):
+    with pytest.raises(FmnistError, match="planned with other settings of its search"):
         check_same_plan(folder, plan, replace(plan, search=replace(plan.search, batch_size=2)))
     assert planned_folders(folder) == []
     (folder / "runs" / "trial-0004-seed-0").mkdir(parents=True)
@@ -160,24 +161,38 @@ def test_the_plan_of_a_search_is_frozen(plan, tmp_path):
         (["fast", "tiny"], RANGES, 1, "a search has 2 configurations to start from; expected one preset"),
         (["fast"], [Range(name="momentum", low=0.5, high=1.5)], 1, "momentum is 1.5"),
         (["fast"], [Range(name="optimizer", choices=("adam", "adem"))], 1, "optimizer is adem; expected one of"),
+        (["fast"], [Range(name="optimizer", choices=("adam", "custom"))], 1, "optimizer is custom"),
+        (["fast"], [Range(name="optimizer", choices=("adam", "adam"))], 1, "optimizer has the same choice twice"),
+        (["fast"], [Range(name="flip", choices=(True, "auto"))], 1, "flip of auto would become False for this data"),
+        (["fast"], [Range(name="photo_fraction", low=0.0, high=0.5)], 1, "photo_fraction of 0.5 would become 0.0"),
         (["fast"], RANGES, 10_000, "the study has 20000 runs"),
     ],
 )
 def test_what_cannot_be_searched(presets, ranges, trials, message, small):
     with pytest.raises(FmnistError, match=message):
-        make_plan(presets, {}, 2, 1, "tensorflow", small, Search(trials=trials, batch_size=1, ranges=tuple(ranges)))
+        make_plan(
+            presets,
+            {},
+            2,
+            1,
+            "tensorflow",
+            small,
+            Search(trials=trials, batch_size=1, ranges=tuple(ranges), optuna="5.0.0"),
+        )
 
 
 def test_ranges_on_the_command_line():
     changes = {"epochs": 3}
-    options = ["learning_rate=.03:.3:log", "batch-size=64:512", "optimizer=adam,sgd", "momentum=0.9", "shift=0:2"]
+    options = ["learning_rate=.03:3e-1:log", "batch-size=64:512", "optimizer=adam,sgd", "momentum=0.9", "shift=0:2"]
+    options += ["photos=C:/photos.npz", "weight-decay=0.1,0.2"]
     assert parse_ranges(options, changes) == [
         Range(name="learning_rate", low=0.03, high=0.3, log=True),
         Range(name="batch_size", low=64, high=512),
         Range(name="optimizer", choices=("adam", "sgd")),
         Range(name="shift", low=0, high=2),
+        Range(name="weight_decay", choices=(0.1, 0.2)),
     ]
-    assert changes == {"epochs": 3, "momentum": 0.9}
+    assert changes == {"epochs": 3, "momentum": 0.9, "photos": "C:/photos.npz"}
 
 
 @pytest.mark.parametrize(
@@ -188,8 +203,10 @@ def test_ranges_on_the_command_line():
         (["learning_rate=.3:.03"], "low below high"),
         (["learning_rate=.3:.3"], "low below high"),
         (["learning_rate=0:.3:log"], "more than 0"),
-        (["optimizer=adam:sgd"], "low below high"),
-        (["learning_rate=a:b"], "learning_rate is a"),
+        (["optimizer=adam:sgd"], "optimizer is adam:sgd"),
+        (["optimizer=1:2"], "optimizer is 1"),
+        (["class_weights=false:true"], "class_weights is false:true"),
+        (["learning_rate=a:b"], "learning_rate is a:b"),
         (["learningrate=1:2"], "did you mean learning_rate"),
         (["seed=1:2"], "--seeds"),
         (["epochs=1:2"], "epochs is given twice"),
@@ -202,10 +219,22 @@ def test_ranges_that_are_refused(options, message):
         parse_ranges(options, {"epochs": 3})
 
 
+def test_a_range_needs_a_search():
+    with pytest.raises(typer.BadParameter, match="shift=0:2 is a range, which needs --search N"):
+        parse_grid(["shift=0:2"], {})
+    assert parse_grid(["learning-rate=.1,.2"], {}) == {"learning_rate": [0.1, 0.2]}
+
+
+def test_another_version_of_optuna_is_refused(plan):
+    search.check_optuna(plan.search)
+    with pytest.raises(FmnistError, match=r"proposes other settings than 4.6.0, .*`pip install optuna==4.6.0`"):
+        search.check_optuna(replace(plan.search, optuna="4.6.0"))
+
+
 def test_a_search_needs_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ModuleNotFoundError) as raised:
-        search.propose(Search(trials=1, batch_size=1, ranges=RANGES), [], 0)
+        search.propose(Search(trials=1, batch_size=1, ranges=RANGES, optuna="5.0.0"), [], 0)
     assert "`pip install 'fmnist[search]'` installs it" in str(explain(raised.value))
 
 

@@ -62,6 +62,7 @@ def test_a_study_stands_for_its_runs(plan, tmp_path):
         (["fast"], {}, 20_000, "the study has 20000 runs; expected at most 10000"),
         (["fast"], {"shift": [99]}, 1, "shift is 99"),
         (["faster"], {}, 1, "unknown preset 'faster'"),
+        (["fast"], {"optimizer": ["adam", "custom"]}, 1, "optimizer is custom, which is for a function of your own"),
     ],
 )
 def test_what_cannot_be_planned(presets, grid, seeds, message, small):
@@ -287,6 +288,15 @@ def test_a_cluster_needs_its_package(monkeypatch):
     assert "`pip install 'fmnist[cluster]'` installs it" in str(explain(raised.value))
 
 
+@pytest.mark.parametrize("scheduler", ["scheduler.jsn", "127.0.0.1", "tcp://127.0.0.1:9", "{file}"])
+def test_a_scheduler_that_does_not_answer_is_one_line(scheduler, tmp_path):
+    path = tmp_path / "scheduler.json"
+    path.write_text('{"address": "tcp://127.0.0.1:9"}')
+    expected = r"no Dask scheduler answers at .*expected a scheduler file, or an address"
+    with pytest.raises(FmnistError, match=expected), open_cluster(scheduler.format(file=path)):
+        pass
+
+
 def test_full_needs_the_test_images(small_folder, tmp_path):
     done = start_study(tmp_path / "study", small_folder, "--full")
     _, errors = done.communicate(timeout=120)
@@ -295,7 +305,9 @@ def test_full_needs_the_test_images(small_folder, tmp_path):
 
 
 def test_config_can_be_planned_from_any_preset(small):
-    plan = make_plan(["fast", "tiny"], {}, 3, 1, "tensorflow", small)
+    """What depends on data and device is decided: the runs can be done on machines with and without a GPU."""
+    plan = make_plan(["fast", "photo"], {}, 3, 1, "tensorflow", small)
     assert [each.config for each in plan.configurations] == [
-        Config.from_preset(name, data=small.path) for name in ("fast", "tiny")
+        Config.from_preset("fast", data=small.path, flip=False, batch_size=512),
+        Config.from_preset("photo", data=small.path, flip=False, batch_size=512, photo_fraction=0.0),
     ]

@@ -22,7 +22,7 @@ from fmnist.inference.plan import Kind, describe_model, freeze_plan
 from fmnist.runs.environment import installed_versions, num_cpus
 from fmnist.runs.run import Run
 
-NEEDED_VERSIONS = ("fmnist", "numpy", "onnxruntime")
+NEEDED_VERSIONS = ("fmnist", "numpy", "onnxruntime", "opencv-python-headless", "pillow")
 """Packages that have to be the same on all machines of a cluster."""
 SECONDS_BETWEEN_LINES = 30
 """Of the progress, where there is no terminal."""
@@ -66,8 +66,7 @@ def predict_parts(
         if passed_over:
             stderr_console.print(describe_passed_over(passed_over), soft_wrap=True)
         threads = num_cpus() if jobs == 1 and not cluster else 1
-        versions = {name: each for name, each in installed_versions().items() if name in NEEDED_VERSIONS}
-        work = Work(out.absolute(), plan, path, threads, versions)
+        work = Work(out.absolute(), plan, path, threads, installed_versions(NEEDED_VERSIONS))
         counts, missing = find_missing(work)
         num_pictures, is_interrupted = plan.pictures.number, False
         if sum(counts):
@@ -76,7 +75,10 @@ def predict_parts(
         # A cluster's size can change. It keeps its own queue.
         max_waiting = len(missing) if cluster else 2 * jobs if jobs > 1 else 1
         try:
-            with _open_executor(jobs, cluster) as executor, _watch(num_pictures, sum(counts)) as show:
+            with (
+                _open_executor(jobs, cluster if missing else None) as executor,
+                _watch(num_pictures, sum(counts)) as show,
+            ):
                 for found in answer_parts(work, missing, executor, max_waiting):
                     counts += found
                     show(sum(counts))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 NOT_SET = ("preset", "network", "data")
 """Settings with an option of their own, whose value is no plain one."""
-RANGE = re.compile(r"(?P<name>[^=]+)=(?P<low>[^:,]+):(?P<high>[^:,]+?)(?P<log>:log)?")
+RANGE = re.compile(r"(?P<name>[^=]+)=(?P<low>[-+.\de]+):(?P<high>[-+.\de]+)(?P<log>:log)?", re.IGNORECASE)
+"""Of a search. The values are numbers, so no path is one."""
 
 
 def parse_settings(pairs: Sequence[str], given: Collection[str] = ()) -> dict[str, Any]:
@@ -56,8 +57,11 @@ def parse_grid(pairs: list[str], given: dict[str, Any]) -> dict[str, list[Any]]:
     grid: dict[str, list[Any]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if name.strip() == "seed":
+        name = name.strip().replace("-", "_")
+        if name == "seed":
             raise typer.BadParameter("the seeds are given by --seeds", param_hint="'--set'")
+        if RANGE.fullmatch(pair):
+            raise typer.BadParameter(f"{pair} is a range, which needs --search N", param_hint="'--set'")
         parts = text.split(",") if equals and not text.startswith("[") else [text]
         for part in parts:
             (key, value), *_ = parse_settings([f"{name}{equals}{part}"], [*given, *(set(grid) - {name})]).items()
@@ -90,7 +94,7 @@ def parse_ranges(pairs: list[str], changes: dict[str, Any]) -> list["Range"]:
             continue
         ends = [parse_grid([f"{match['name']}={match[end]}"], taken) for end in ("low", "high")]
         ((name, (low,)),), ((_, (high,)),) = (end.items() for end in ends)
-        if not (all(isinstance(end, int | float) for end in (low, high)) and low < high):
+        if low >= high:
             raise typer.BadParameter(f"{pair} is no range; expected low:high, low below high", param_hint="'--set'")
         if match["log"] and low <= 0:
             raise typer.BadParameter(

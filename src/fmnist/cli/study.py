@@ -67,7 +67,7 @@ def study(
     from fmnist.studies.engine import stop_children
     from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, check_same_plan, read_plan, write_plan
     from fmnist.studies.results import summarize_study, write_html
-    from fmnist.studies.search import rounds_of
+    from fmnist.studies.search import check_optuna, rounds_of
     from fmnist.studies.study import read_results, run_study, was_tested
 
     given = any(value is not None for value in (preset, seeds, epochs, values, search, cores, data, backend)) or full
@@ -91,18 +91,22 @@ def study(
             check_same_plan(folder, plan, wanted)
         test = test or plan.configurations[0].config.full
         (folder / RUNS_FOLDER).mkdir(exist_ok=True)
+        given_again = {"--jobs": jobs if jobs > 1 else None, "--cluster": cluster and quote(cluster)}
+        words = [f" {name} {value}" for name, value in given_again.items() if value]
+        command = f"fmnist study {quote(folder)}{''.join(words)}{' --test' if test else ''}"
         require_backend(plan.backend)
+        if plan.search:
+            check_optuna(plan.search)
         try:
             with open_executor(jobs, cluster) as executor, watch() as on_change:
                 state = run_study(plan, rounds_of(folder, plan), executor, test, on_change)
         except (KeyboardInterrupt, SystemExit):
             stop_children()
-            stderr_console.print(f"Interrupted; `fmnist study {quote(folder)}` continues", soft_wrap=True)
+            stderr_console.print(f"Interrupted; `{command}` continues", soft_wrap=True)
             raise
         varied = [each.name for each in plan.search.ranges] if plan.search else []
         summary = summarize_study(plan, read_results(state, test, varied), test)
         write_json(folder / RESULTS_FILE, summary)
-    command = f"fmnist study {quote(folder)}{' --test' if test else ''}"
     write_html(folder / "study.html", folder, plan, summary, command)
     print_summary(summary, as_json)
     if summary["failed"]:
@@ -142,10 +146,10 @@ def plan_from_options(
     if search is None:
         grid, planned = parse_grid(values or [], changes), None
     else:
-        import optuna  # noqa: F401  # or say now how to install it
+        import optuna  # or say now how to install it
 
         ranges = parse_ranges(values or [], changes)
-        grid, planned = {}, Search(trials=search, batch_size=jobs, ranges=tuple(ranges))
+        grid, planned = {}, Search(trials=search, batch_size=jobs, ranges=tuple(ranges), optuna=optuna.__version__)
     seeds = seeds or (1 if search else 3)
     return make_plan(presets, grid, seeds, cores, backend or "tensorflow", load(data), planned, **changes)
 

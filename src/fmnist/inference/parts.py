@@ -190,7 +190,7 @@ def answer_part(work: Work, part: Part) -> Counts:
         FmnistError: if the model has changed, or this process has other versions or no such folder.
         OSError: if the part cannot be written.
     """
-    found = installed_versions()
+    found = installed_versions(work.versions)
     if different := [name for name, version in work.versions.items() if found.get(name) != version]:
         names = ", ".join(f"{name} {found.get(name, 'missing')}, not {work.versions[name]}" for name in different)
         raise FmnistError(f"{node()} has {names}; install the same on all machines")
@@ -210,14 +210,18 @@ def answer_part(work: Work, part: Part) -> Counts:
 
 def _answer(classifier: "Classifier", picture: str, plan: Plan) -> tuple[str, bool]:
     """Return the line of a picture in its part, and whether it is an error."""
-    folder = plan.pictures.folder
-    # The workers of a cluster were started in other folders.
-    path = Path(picture) if folder is None or folder == os.getcwd() else Path(folder, picture)
+    path, folder = Path(picture), plan.pictures.folder
+    is_elsewhere = folder not in (None, os.getcwd())  # the workers of a cluster were started in other folders
+    if folder and is_elsewhere:
+        path = Path(folder, picture)
     try:
         item = answer_item(picture, classify_file(classifier, path, plan.kind))
         return json.dumps(item, allow_nan=False) + "\n", False
     except Exception as error:
-        return json.dumps(answer_item(picture, error)) + "\n", True
+        item = answer_item(picture, error)
+        if is_elsewhere:
+            item["error"] = item["error"].replace(str(path), picture)
+        return json.dumps(item) + "\n", True
 
 
 def _open_list(work: Work) -> IO[bytes]:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,10 @@ def environment_changes(before: Environment, now: Environment) -> list[str]:
     ]
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the installed version of each package in `PACKAGES`."""
+def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Return the version of each package that is installed."""
     versions = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -48,7 +48,6 @@ def execute(task: Task) -> None:
     from fmnist.quiet import importing_keras
 
     with importing_keras():
-        from fmnist.models.devices import is_on_gpu
         from fmnist.training import train as training
     for path in (task.config.data, task.config.photos):
         if path and OTHER_COMPUTER.match(path):  # the plan can be another person's
@@ -57,7 +56,7 @@ def execute(task: Task) -> None:
     dataset = fmnist.load(task.config.data)
     if dataset.sha256 != task.data_sha256:
         raise FmnistError(f"the data from {dataset.source} is not that of the study (its SHA-256 differs); restore it")
-    config = replace(task.config.resolve(dataset.is_fashion_mnist, is_on_gpu()), data=None)
+    config = replace(task.config.resolve(dataset.is_fashion_mnist), data=None)
     if (folder / "config.json").exists():
         wait_for_lock(folder)
         run = fmnist.open_run(folder)

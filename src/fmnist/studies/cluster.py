@@ -1,5 +1,7 @@
 """A Dask cluster, whose scheduler and workers the user starts."""
 
+import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
@@ -28,14 +30,21 @@ def open_cluster(scheduler: str) -> Iterator[Executor]:
     from distributed import Client, KilledWorker
 
     is_file = Path(scheduler).is_file()
+    start = "start one: dask scheduler --host 127.0.0.1 --scheduler-file scheduler.json"
+    try:  # a client of Dask would wait for it, twice
+        address = json.loads(Path(scheduler).read_text())["address"] if is_file else scheduler
+        host, _, port = address.rpartition("://")[2].rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_SECONDS).close()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FmnistError(
+            f"no Dask scheduler answers at {scheduler} ({one_line(error)}); expected a scheduler file, or an address "
+            f"as tcp://127.0.0.1:8786, so {start}"
+        ) from error
     options = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
     try:
         client = Client(**options, timeout=TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise FmnistError(
-            f"no Dask scheduler answers at {scheduler} ({one_line(error)}); start one: dask scheduler --host 127.0.0.1 "
-            "--scheduler-file scheduler.json"
-        ) from error
+        raise FmnistError(f"no Dask scheduler answers at {scheduler} ({one_line(error)}); {start}") from error
     with client:
         try:
             yield client.get_executor(pure=False, retries=RETRIES)

@@ -54,6 +54,8 @@ class Search(Document, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1, le=MAX_RUNS)]
     """Settings that are proposed at the same time, from the results of all batches before."""
     ranges: Annotated[tuple[Range, ...], Meta(min_length=1, max_length=MAX_CHOICES)]
+    optuna: Text
+    """Its version. Others propose other settings."""
 
 
 class StudyPlan(Document, frozen=True, kw_only=True):
@@ -121,6 +123,8 @@ def make_plan(
     for preset, *values in itertools.product(presets, *grid.values()):
         settings = dict(zip(grid, values, strict=True))
         config = Config.from_preset(preset, data=dataset.path, **changes, **settings)
+        # Machines with and without a GPU can do the runs, so none depends on the device.
+        config = _check_config(config).resolve(dataset.is_fashion_mnist)
         words = [preset, *(f"{name}-{value}" for name, value in settings.items())]
         name = re.sub(r"[^A-Za-z0-9_.-]+|\.(?=\.)", "_", "-".join(words))[:150]
         configurations.append(Configuration(name=name, config=config))
@@ -128,9 +132,8 @@ def make_plan(
         raise FmnistError("two configurations are the same; name each preset and each value once")
     if search and len(configurations) > 1:
         raise FmnistError(f"a search has {len(configurations)} configurations to start from; expected one preset")
-    for each in search.ranges if search else ():
-        for value in each.choices or (each.low, each.high):
-            replace(configurations[0].config, **{each.name: value})  # is out of bounds now rather than in some trial
+    if search:
+        _check_ranges(search.ranges, configurations[0].config, dataset.is_fashion_mnist)
     num_runs = (search.trials if search else len(configurations)) * num_seeds
     if num_runs > MAX_RUNS:
         raise FmnistError(f"the study has {num_runs} runs; expected at most {MAX_RUNS}")
@@ -144,6 +147,26 @@ def make_plan(
         data_sha256=dataset.sha256,
         search=search,
     )
+
+
+def _check_config(config: Config) -> Config:
+    """Refuse what needs a user's own function, which a study does not take. Returns the configuration."""
+    if names := [name for name in ("network", "optimizer", "schedule") if getattr(config, name) == "custom"]:
+        raise FmnistError(f"{names[0]} is custom, which is for a function of your own; a study takes none")
+    return config
+
+
+def _check_ranges(ranges: Sequence[Range], config: Config, is_fashion_mnist: bool) -> None:
+    """Refuse values out of bounds now rather than in some trial, and those that would become others."""
+    for each in ranges:
+        if len(set(each.choices)) < len(each.choices):
+            raise FmnistError(f"{each.name} has the same choice twice; name each value once")
+        for value in each.choices or (each.low, each.high):
+            changed = _check_config(replace(config, **{each.name: value})).resolve(is_fashion_mnist)
+            if getattr(changed, each.name) != value:
+                raise FmnistError(
+                    f"{each.name} of {value} would become {getattr(changed, each.name)} for this data; leave it out"
+                )
 
 
 def planned_runs(
@@ -183,12 +206,13 @@ def read_plan(folder: Path) -> StudyPlan:
 
 def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
     """Raise an `FmnistError` if options contradict the plan of a study."""
+    words = {"search": "settings of its search (--search, --set, --jobs)"}
     for field in ("configurations", "search", "seeds", "cores", "backend", "data_sha256"):
         planned, given = getattr(before, field), getattr(now, field)
         if planned != given:
             raise FmnistError(
-                f"{folder} was planned with other {field}; `fmnist study {quote(folder)}` continues it as planned, "
-                "and another study needs a new folder"
+                f"{folder} was planned with other {words.get(field, field)}; `fmnist study {quote(folder)}` continues it "
+                "as planned, and another study needs a new folder"
             )
 
 

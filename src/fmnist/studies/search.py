@@ -45,6 +45,17 @@ def rounds_of(folder: Path, plan: StudyPlan) -> Iterator[list[PlannedRun]]:
             finished.append((settings, accuracy))
 
 
+def check_optuna(search: Search) -> None:
+    """Raise an `FmnistError` if Optuna has another version than a search was planned with."""
+    import optuna
+
+    if optuna.__version__ != search.optuna:
+        raise FmnistError(
+            f"found Optuna {optuna.__version__}, which proposes other settings than {search.optuna}, with which the "
+            f"search was planned; `pip install optuna=={search.optuna}`, or start a new study"
+        )
+
+
 def propose(search: Search, trials: Sequence[Trial], number: int) -> Settings:
     """Propose the settings of a trial, by Optuna's tree-structured Parzen estimator.
 
