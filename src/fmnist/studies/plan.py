@@ -211,8 +211,8 @@ def check_same_plan(folder: Path, before: StudyPlan, now: StudyPlan) -> None:
         planned, given = getattr(before, field), getattr(now, field)
         if planned != given:
             raise FmnistError(
-                f"{folder} was planned with other {words.get(field, field)}; `fmnist study {quote(folder)}` continues it "
-                "as planned, and another study needs a new folder"
+                f"{folder} was planned with other {words.get(field, field)}; `fmnist study {quote(folder)}` continues "
+                "it as planned, and another study needs a new folder"
             )
 
 
