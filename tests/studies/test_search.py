@@ -137,6 +137,14 @@ def test_the_value_of_a_trial_is_the_mean_of_its_seeds(plan, tmp_path, folders, 
     assert [value for _, value in known[5]][3:] == [None, None]  # of its own batch
 
 
+def test_a_search_for_mirroring_has_the_views_for_it(small, tmp_path, folders, monkeypatch):
+    """Without mirroring, which is the default for data that is not Fashion-MNIST, the views are dropped."""
+    wanted = Search(trials=2, batch_size=2, ranges=(Range(name="flip", choices=(False, True)),), optuna="5.0.0")
+    plan = make_plan(["fast"], {}, 1, 1, "tensorflow", small, wanted)
+    monkeypatch.setattr(search, "propose", lambda _, trials, number: {"flip": bool(number)})
+    assert [len(run.config.tta_views) for run in next(search.rounds_of(tmp_path, plan))] == [5, 10]
+
+
 def test_a_study_without_a_search_has_one_round(plan, tmp_path):
     (runs,) = search.rounds_of(tmp_path, replace(plan, search=None))
     assert [run.name for run in runs] == ["textbook-seed-0"]

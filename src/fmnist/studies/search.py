@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from fmnist.config import PRESETS, Config
 from fmnist.errors import FmnistError
 from fmnist.runs.run import open_run
 from fmnist.studies.plan import Configuration, PlannedRun, Range, Search, StudyPlan, planned_runs, trial_name
@@ -37,12 +38,18 @@ def rounds_of(folder: Path, plan: StudyPlan) -> Iterator[list[PlannedRun]]:
             begun = _begun_settings(planned_runs(folder, plan, [trial]), search)
             settings = begun or propose(search, [*finished, *proposed], number)
             proposed.append((settings, None))
-            batch.append(replace(trial, config=replace(base, **settings)))
+            batch.append(replace(trial, config=_with_settings(base, settings)))
         runs = planned_runs(folder, plan, batch)
         yield runs
         for trial, (settings, _) in zip(batch, proposed, strict=True):
             accuracy = _mean_accuracy([each for each in runs if each.configuration == trial.name])
             finished.append((settings, accuracy))
+
+
+def _with_settings(base: Config, settings: Settings) -> Config:
+    """Return a configuration with the settings of a trial. Views that `base` excludes come back if these allow them."""
+    views = {"tta_views": PRESETS[base.preset].tta_views} if settings.keys() & {"flip", "shift"} else {}
+    return replace(base, **views, **settings)
 
 
 def check_optuna(search: Search) -> None:
