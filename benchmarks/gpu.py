@@ -212,9 +212,10 @@ def main() -> None:
         "device": device_name(),
         "num_devices": jax.device_count(),
         **describe_provenance(),
-        # What travels may bring the history of an older commit.
-        "bundle_commit": BUNDLED_COMMIT.read_text().strip() if arguments.data == BUNDLED_DATA else None,
     }
+    # A tree that travels without its history, or with an older one, is that of the bundle.
+    if arguments.data == BUNDLED_DATA and result["commit"].endswith("-dirty"):
+        result["commit"] = BUNDLED_COMMIT.read_text().strip()
     benchmark = Benchmark(dataset, result, arguments.out, arguments.seconds)
     given = {"epochs": arguments.epochs, "batch_size": arguments.batch_size}
     changes: dict[str, Any] = {"full": True} | {name: value for name, value in given.items() if value}

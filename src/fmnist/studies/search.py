@@ -59,7 +59,7 @@ def check_optuna(search: Search) -> None:
     if optuna.__version__ != search.optuna:
         raise FmnistError(
             f"found Optuna {optuna.__version__}, which proposes other settings than {search.optuna}, with which the "
-            f"search was planned; `pip install optuna=={search.optuna}`, or start a new study"
+            f"search was planned; install Optuna {search.optuna}, or start a new study"
         )
 
 
