@@ -270,7 +270,7 @@ def test_a_search_on_this_machine_is_continued(small_folder, tmp_path):
     """A run that is missing afterwards is proposed and trained again, with the same bits."""
     folder = tmp_path / "study"
     command = [sys.executable, "-m", "fmnist", "study", str(folder), "--json"]
-    options = ["--preset", "textbook", "--search", "3", "--set", "learning_rate=.0001:.01:log", "--epochs", "1"]
+    options = ["--preset", "textbook", "--search", "2", "--set", "learning_rate=.0001:.01:log", "--epochs", "1"]
     results = []
     for arguments in ([*options, "--data", str(small_folder), "--cores", "1"], []):
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
