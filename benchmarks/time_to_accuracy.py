@@ -40,16 +40,7 @@ from fmnist.models.devices import choose_precision, device_name
 from fmnist.models.networks import build_network
 from fmnist.runs.environment import num_cpus
 from fmnist.runs.run import INT8_FILE, Run
-from fmnist.studies.plan import (
-    PLAN_FILE,
-    PlannedRun,
-    StudyPlan,
-    check_same_plan,
-    make_plan,
-    planned_runs,
-    read_plan,
-    write_plan,
-)
+from fmnist.studies.plan import PlannedRun, StudyPlan, freeze_plan, make_plan, planned_runs
 from fmnist.studies.study import run_study
 from fmnist.training.epochs import one_hot
 
@@ -213,11 +204,7 @@ def main() -> None:
         folder = arguments.study or Path(scratch) / "study"
         cores, backend = num_cpus(), keras.backend.backend()
         plan = make_plan(arguments.preset, {}, arguments.seeds, cores, backend, dataset, **changes)
-        if (folder / PLAN_FILE).exists():
-            check_same_plan(folder, read_plan(folder), plan)
-        else:
-            write_plan(folder, plan)
-        plan = read_plan(folder)  # the versions are those of the first time
+        plan = freeze_plan(folder, plan)  # the versions are those of the first time
         run_planned(folder, plan, timer)
         records: dict[str, list[dict[str, Any]]] = {preset: [] for preset in arguments.preset}
         for planned in planned_runs(folder, plan):

@@ -104,7 +104,7 @@ def test_processors_are_given_to_one_run_at_a_time(monkeypatch, tmp_path):
     ("change", "message"),
     [
         ({"cores": 10**6}, "processors; the study has 1000000 for each run"),
-        ({"versions": {"keras": "0.1"}}, "the study has keras 0.1, so install that, or start a new study"),
+        ({"versions": {"keras": "0.1"}}, ", not 0.1; install what the study has, or start a new study"),
         ({"versions": {"no-such-package": "1"}}, "found no-such-package missing"),
     ],
 )

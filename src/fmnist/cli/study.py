@@ -65,7 +65,7 @@ def study(
     from fmnist.files import lock_folder
     from fmnist.runs.folders import RUNS_FOLDER
     from fmnist.studies.engine import stop_children
-    from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, check_same_plan, read_plan, write_plan
+    from fmnist.studies.plan import PLAN_FILE, RESULTS_FILE, freeze_plan, read_plan
     from fmnist.studies.results import summarize_study, write_html
     from fmnist.studies.search import check_optuna, rounds_of
     from fmnist.studies.study import read_results, run_study, was_tested
@@ -81,14 +81,9 @@ def study(
         raise FmnistError("with --full there are no validation images; add --test to score the runs on test images")
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
-        if not (folder / PLAN_FILE).exists():
-            assert wanted
-            write_plan(folder, wanted)
-        plan = read_plan(folder)
+        plan = freeze_plan(folder, wanted) if wanted else read_plan(folder)
         # Once the test images were read, every later result says so.
         test = test or was_tested(folder)
-        if wanted:
-            check_same_plan(folder, plan, wanted)
         test = test or plan.configurations[0].config.full
         (folder / RUNS_FOLDER).mkdir(exist_ok=True)
         given_again = {"--jobs": jobs if jobs > 1 else None, "--cluster": cluster and quote(cluster)}

@@ -30,7 +30,7 @@ from fmnist.inference.plan import (
     is_same_model,
 )
 from fmnist.inference.runtime import limited_threads
-from fmnist.runs.environment import installed_versions
+from fmnist.runs.environment import version_differences
 
 if TYPE_CHECKING:
     from fmnist.inference.classifier import Classifier
@@ -190,10 +190,8 @@ def answer_part(work: Work, part: Part) -> Counts:
         FmnistError: if the model has changed, or this process has other versions or no such folder.
         OSError: if the part cannot be written.
     """
-    found = installed_versions(work.versions)
-    if different := [name for name, version in work.versions.items() if found.get(name) != version]:
-        names = ", ".join(f"{name} {found.get(name, 'missing')}, not {work.versions[name]}" for name in different)
-        raise FmnistError(f"{node()} has {names}; install the same on all machines")
+    if different := version_differences(work.versions):
+        raise FmnistError(f"{node()} has {', '.join(different)}; install the same on all machines")
     classifier = _open_model(work.model, work.plan.model, work.threads)
     with _open_list(work) as file:
         file.seek(part.offset)

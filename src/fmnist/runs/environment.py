@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ def installed_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def version_differences(expected: Mapping[str, str]) -> list[str]:
+    """Return each package whose installed version is not the expected one, with both."""
+    found = installed_versions(expected)
+    return [
+        f"{name} {found.get(name, 'missing')}, not {version}"
+        for name, version in expected.items()
+        if found.get(name) != version
+    ]
 
 
 def num_cpus() -> int:

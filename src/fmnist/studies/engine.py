@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from fmnist.errors import FolderInUseError
 from fmnist.files import lock_folder
-from fmnist.runs.environment import installed_versions, num_cpus
+from fmnist.runs.environment import num_cpus, version_differences
 from fmnist.studies.child import Task
 from fmnist.studies.plan import PLAN_FILE
 
@@ -69,10 +69,8 @@ def check_worker(folder: Path, cores: int, versions: Mapping[str, str]) -> str |
     here = f"{os.uname().nodename}: " if hasattr(os, "uname") else ""
     if not (study / PLAN_FILE).is_file():
         return f"{here}no {PLAN_FILE} in {study}; expected a folder that all machines of the study share"
-    if different := [name for name, version in versions.items() if installed_versions().get(name) != version]:
-        found = ", ".join(f"{name} {installed_versions().get(name, 'missing')}" for name in different)
-        expected = ", ".join(f"{name} {versions[name]}" for name in different)
-        return f"{here}found {found}; the study has {expected}, so install that, or start a new study"
+    if different := version_differences(versions):
+        return f"{here}found {', '.join(different)}; install what the study has, or start a new study"
     if num_cpus() < cores:
         return f"{here}{num_cpus()} processors; the study has {cores} for each run"
     return None

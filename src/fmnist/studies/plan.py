@@ -195,6 +195,15 @@ def write_plan(folder: Path, plan: StudyPlan) -> None:
     write_document(folder / PLAN_FILE, plan)
 
 
+def freeze_plan(folder: Path, plan: StudyPlan) -> StudyPlan:
+    """Start a study with a plan, or check that the study in the folder has the same. Returns the one that is kept."""
+    if not (folder / PLAN_FILE).exists():
+        write_plan(folder, plan)
+    before = read_plan(folder)
+    check_same_plan(folder, before, plan)
+    return before
+
+
 def read_plan(folder: Path) -> StudyPlan:
     """Read the plan of a study.
 
