@@ -384,6 +384,18 @@ def test_a_cluster_gives_the_same_answers(cli, here, monkeypatch):
         assert (here / "answers" / path.name).read_text() == path.read_text()
 
 
+def test_the_pretrained_model_is_that_of_each_machine(cli, here, monkeypatch):
+    works = []
+    monkeypatch.setattr("fmnist.cli.parts.answer_parts", lambda work, *_: works.append(work) or [])
+    cli("predict", "photos", "--out", "answers")
+    assert (works[0].model, works[0].folder) == (None, here / "answers")
+
+
+def test_finished_answers_need_no_cluster(cli, here):
+    assert cli("predict", "photos", "--out", "answers")[0] == 0
+    assert cli("predict", "photos", "--out", "answers", "--cluster", "missing.json")[0] == 0
+
+
 def test_a_machine_of_the_cluster_that_differs_is_refused(here, monkeypatch):
     record = plan.describe_model(Classifier.load())
     (here / "out").mkdir()

@@ -58,7 +58,7 @@ def test_window_pooling_is_that_of_keras(size):
     assert (keras.ops.convert_to_numpy(layer(INPUTS)) == expected).all()
 
 
-@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("float64", 1e-12), ("mixed_bfloat16", 1e-2)])
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-6), ("float64", 1e-12), ("mixed_bfloat16", 4e-3)])
 @pytest.mark.parametrize("size", [3, (2, 5)])
 def test_summed_convolution_is_that_of_keras(policy, tolerance, size):
     images = np.random.default_rng(1).random((4, 9, 8, 1))

@@ -180,6 +180,19 @@ def test_a_failed_run_does_not_stop_the_others(plan, tmp_path, monkeypatch):
     assert (len(changes), changes[0], changes[-1]) == (5, 0, 2)
 
 
+def test_epochs_of_an_earlier_command_do_not_count_in_the_time_left(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "run_task", lambda *_: None)
+    monkeypatch.setattr(study, "completed_epochs", lambda planned: 1 if planned.config.seed == 0 else 0)
+    states = []
+
+    def record(state):
+        states.append((state.epochs_before, state.count("waiting"), state.seconds_left()))
+
+    with ThreadPoolExecutor(1) as executor:
+        run_study(plan, [planned_runs(tmp_path, plan)], executor, on_change=record)
+    assert states[0] == (2, 4, None)
+
+
 def test_no_further_round_is_asked_for_when_the_cluster_is_lost(plan, tmp_path, monkeypatch):
     """A search would wait for it for ever."""
     ended = {0: "wrong settings", 1: CancelledError()}
