@@ -291,6 +291,38 @@ def test_webcam_takes_a_picture_and_is_closed_afterwards(open_page, url):
     assert page.evaluate("stream") is None
 
 
+def test_buttons_of_the_webcam_stay_where_they_are_when_its_picture_arrives(open_page, url):
+    page = open_page(url)
+    page.evaluate("element('viewfinder').hidden = false; element('webcam').hidden = true")
+    before = page.locator("#close").bounding_box()
+    page.evaluate(
+        """async () => {
+            const picture = new Promise((resolve) => element("video").addEventListener("resize", resolve));
+            await openWebcam();
+            await picture;
+        }"""
+    )
+    assert page.locator("#close").bounding_box() == before
+
+
+def test_webcam_opened_twice_is_closed_once_for_all(open_page, url):
+    page = open_page(url)
+    tracks = page.evaluate_handle(
+        """async () => {
+            const opened = [], open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (options) => {
+                const stream = await open(options);
+                opened.push(...stream.getTracks());
+                return stream;
+            };
+            await Promise.all([openWebcam(), openWebcam()]);
+            return opened;
+        }"""
+    )
+    page.get_by_role("button", name="Close the webcam").click()
+    assert tracks.evaluate("tracks => tracks.map((track) => track.readyState)") == ["ended", "ended"]
+
+
 WEBCAM_PROBLEMS = {"NotAllowedError": "The browser does not allow", "NotFoundError": "No webcam can be used."}
 
 
