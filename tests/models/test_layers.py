@@ -1,10 +1,19 @@
-"""Batch normalization, pooling and the convolution of one channel against NumPy and Keras."""
+"""Batch normalization, pooling and convolutions against NumPy and Keras."""
 
 import keras
 import numpy as np
 import pytest
 
-from fmnist.models.layers import EPSILON, FusedBatchNormalization, SummedConv2D, WindowMaxPooling2D, batch_moments
+from fmnist.models.layers import (
+    EPSILON,
+    MATMUL_GRADIENT_SIZE,
+    FusedBatchNormalization,
+    MatmulGradientConv2D,
+    SummedConv2D,
+    WindowMaxPooling2D,
+    batch_moments,
+    kernel_gradient,
+)
 
 INPUTS = np.random.default_rng(0).normal(2, 3, (64, 5, 5, 4)).astype(np.float32)
 
@@ -71,3 +80,46 @@ def test_summed_convolution_is_that_of_keras(policy, tolerance, size):
     assert outputs.shape == layer.compute_output_shape(images.shape)
     outputs, expected = (keras.ops.convert_to_numpy(keras.ops.cast(each, "float64")) for each in (outputs, expected))
     np.testing.assert_allclose(outputs, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [1, 3, (3, 5)])
+def test_kernel_gradient_is_that_of_keras(size):
+    """In float64, so that nothing is lost by rounding. The kernel is wider than half of the images."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(2)
+    images, upstream = tf.constant(rng.normal(size=(3, 4, 5, 2))), tf.constant(rng.normal(size=(3, 4, 5, 6)))
+    reference = keras.layers.Conv2D(6, size, padding="same", use_bias=False, dtype="float64")
+    with tf.GradientTape() as tape:
+        outputs = reference(images)
+    expected = tape.gradient(outputs, reference.kernel, upstream)
+    np.testing.assert_allclose(kernel_gradient(images, upstream, reference.kernel_size), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
+@pytest.mark.parametrize("size", [MATMUL_GRADIENT_SIZE, MATMUL_GRADIENT_SIZE + 1])
+def test_convolution_with_matmul_gradient_is_that_of_keras(policy, size):
+    """To the bit, but for the kernel's gradient in bfloat16, which is rounded to 8 bits."""
+    import tensorflow as tf
+
+    images = tf.constant(np.random.default_rng(3).random((16, size, size, 8)), tf.float32)
+    results = []
+    layer, reference = (
+        cls(4, 3, padding="same", use_bias=False, dtype=policy) for cls in (MatmulGradientConv2D, keras.layers.Conv2D)
+    )
+    reference.build(images.shape)
+    layer.build(images.shape)
+    layer.kernel.assign(reference.kernel)
+    for each in (layer, reference):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = each(images)
+            loss = tf.reduce_sum(tf.cast(outputs, "float32") ** 2)
+        results.append((outputs, *tape.gradient(loss, [images, each.kernel])))
+    (outputs, to_images, to_kernel), expected = results
+    assert outputs.dtype == expected[0].dtype
+    assert (keras.ops.convert_to_numpy(outputs) == keras.ops.convert_to_numpy(expected[0])).all()
+    assert (keras.ops.convert_to_numpy(to_images) == keras.ops.convert_to_numpy(expected[1])).all()
+    scale = keras.ops.convert_to_numpy(keras.ops.max(keras.ops.absolute(expected[2])))
+    is_replaced = policy == "mixed_bfloat16" and size <= MATMUL_GRADIENT_SIZE
+    np.testing.assert_allclose(to_kernel, expected[2], rtol=0, atol=2**-7 * scale if is_replaced else 0)

@@ -90,7 +90,7 @@ def train(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train a network; its curves are redrawn after every epoch."""
+    """Train a network; its curves are redrawn every ten seconds."""
     if preset and preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="'--preset'")
     if help_settings:

@@ -9,6 +9,8 @@ ops = keras.ops
 
 EPSILON = 1e-3
 """Added to the variance, as in `keras.layers.BatchNormalization`."""
+MATMUL_GRADIENT_SIZE = 6
+"""Largest height and width whose kernel gradient matrix products compute faster than oneDNN's convolution."""
 
 
 @keras.saving.register_keras_serializable("fmnist")
@@ -126,3 +128,65 @@ class SummedConv2D(keras.layers.Conv2D):
             wide[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(rows) for j in range(columns)
         )
         return ops.cast(reduce(ops.add, shifted), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("fmnist")
+class MatmulGradientConv2D(keras.layers.Conv2D):
+    """Convolution with padding "same" and without strides, whose kernel gradient is a matrix product for each weight.
+
+    On small images in bfloat16, that is up to 2.6 times as fast as the gradient that TensorFlow computes on a CPU
+    (docs/log.md). It differs by rounding. Anywhere else this layer is a `Conv2D`.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Return the outputs, (n, height, width, filters)."""
+        is_small = max(inputs.shape[1:3]) <= MATMUL_GRADIENT_SIZE
+        if not (is_small and self.compute_dtype == "bfloat16" and keras.backend.backend() == "tensorflow"):
+            return super().convolution_op(inputs, kernel)
+        return _convolve_on_tensorflow(inputs, kernel)
+
+
+def _convolve_on_tensorflow(inputs: Any, kernel: Any) -> Any:
+    """Convolve with padding "same" and without strides. The gradient is that of `MatmulGradientConv2D`."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def convolve(inputs: Any, kernel: Any) -> Any:
+        def gradients(upstream: Any) -> tuple[Any, Any]:
+            to_inputs = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), strides=1)
+            return to_inputs, kernel_gradient(inputs, upstream, kernel.shape[:2])
+
+        return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), gradients
+
+    return convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+def kernel_gradient(inputs: Any, upstream: Any, size: tuple[int, int]) -> Any:
+    """Return the gradient of a convolution's kernel, with padding "same" and without strides.
+
+    The gradient of a weight is a matrix product of the inputs and of the gradients that they reach through it.
+
+    Args:
+        inputs: (n, height, width, channels).
+        upstream: gradient of the outputs, (n, height, width, filters).
+        size: height and width of the kernel, both odd.
+
+    Returns:
+        (kernel_height, kernel_width, channels, filters).
+    """
+    _, height, width, channels = inputs.shape
+    filters = upstream.shape[-1]
+    # The images come last before the filters, so that every window below consists of long runs in memory.
+    inputs, upstream = ops.transpose(inputs, (3, 1, 2, 0)), ops.transpose(upstream, (1, 2, 0, 3))
+    products = []
+    for row in range(-(size[0] // 2), size[0] // 2 + 1):
+        for column in range(-(size[1] // 2), size[1] // 2 + 1):
+            seen = inputs[:, _overlap(row, height), _overlap(column, width)]
+            reached = upstream[_overlap(-row, height), _overlap(-column, width)]
+            products.append(ops.matmul(ops.reshape(seen, (channels, -1)), ops.reshape(reached, (-1, filters))))
+    return ops.reshape(ops.stack(products), (*size, channels, filters))
+
+
+def _overlap(shift: int, length: int) -> slice:
+    """Return the positions from 0 to `length` that `shift` moves to others of them."""
+    return slice(max(shift, 0), length + min(shift, 0))

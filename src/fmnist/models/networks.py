@@ -15,7 +15,7 @@ from keras import layers
 
 from fmnist.config import IMAGE_SIZE, Config
 from fmnist.errors import FmnistError
-from fmnist.models.layers import FusedBatchNormalization, SummedConv2D, WindowMaxPooling2D
+from fmnist.models.layers import FusedBatchNormalization, MatmulGradientConv2D, SummedConv2D, WindowMaxPooling2D
 from fmnist.models.user_functions import NetworkFunction, build_custom
 
 WHITENING_SIZE = 3
@@ -91,7 +91,7 @@ def whitening_network(layout: str, num_classes: int, rng: random.Random) -> kera
             stack.append(pooling(2, name=f"pool{number}"))
             continue
         number += 1
-        convolution = layers.Conv2D(
+        convolution = MatmulGradientConv2D(
             item, 3, padding="same", use_bias=False, kernel_initializer=Dirac(draw_seed(rng)), name=f"conv{number}"
         )
         stack += [*after_pooling, convolution]

@@ -18,6 +18,7 @@ CLASSES = {
     "Dirac": "fmnist.models.networks",
     "FusedBatchNormalization": "fmnist.models.layers",
     "LossRecorder": "fmnist.training.epochs",
+    "MatmulGradientConv2D": "fmnist.models.layers",
     "Muon": "fmnist.models.muon",
     "SummedConv2D": "fmnist.models.layers",
     "WindowMaxPooling2D": "fmnist.models.layers",

@@ -30,8 +30,10 @@ log = logging.getLogger("fmnist")
 
 NUM_KEPT = 2
 """The newest checkpoint, and the one before in case that is damaged."""
-GPU_INTERVALS = (1.0, 10.0)
-"""Seconds between two checkpoints, and between two drawings of the curves."""
+GPU_CHECKPOINT_INTERVAL = 1.0
+"""Seconds between two checkpoints on a GPU, which can have ten epochs in a second."""
+CURVES_INTERVAL = 10.0
+"""Seconds between two drawings of the curves. Each takes as long as three steps of training on a CPU."""
 NO_HASH = "0" * 64
 """Placeholder for the hash in the file, while the hash is computed."""
 
@@ -156,8 +158,8 @@ def _config_hash(config: Config) -> str:
 class RunCheckpoint(keras.callbacks.Callback):
     """Write completed epochs to the run folder: checkpoint, weights, history, curves.
 
-    On a CPU, every epoch is written. On a GPU, which can have ten epochs in a second, those are skipped that complete
-    soon after one that was written; the last epoch is always written.
+    On a CPU, every epoch is written. On a GPU, those are skipped that complete soon after one that was written. The
+    last epoch is always written.
     """
 
     def __init__(self, run: Run, sampler: EpochSampler):
@@ -165,10 +167,10 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.run, self.sampler = run, sampler
         self.latest: Checkpoint | None = None
         self.history: History = []
-        self.checkpoint_interval, self.curves_interval = GPU_INTERVALS if is_on_gpu() else (0.0, 0.0)
-        self.started = self.drawn = time.perf_counter()
-        self.written = -math.inf
-        self.num_drawn = 0
+        self.checkpoint_interval = GPU_CHECKPOINT_INTERVAL if is_on_gpu() else 0.0
+        self.started = self.drawn_at = time.perf_counter()
+        self.written_at = -math.inf
+        self.drawn: Checkpoint | None = None
 
     def restore(self, network: keras.Sequential) -> int:
         """Load the newest checkpoint of the run into a network, its optimizer and the sampler.
@@ -196,7 +198,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.latest, self.history = checkpoint, list(checkpoint.history)
         # The run may have been interrupted after its checkpoint and before these files.
         write_run_files(self.run, checkpoint)
-        draw_curves(self.run, self.history)
+        self.draw()
         return len(checkpoint.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -211,44 +213,41 @@ class RunCheckpoint(keras.callbacks.Callback):
             "seconds": round(now - self.started, 3),
         }
         self.history.append(history_row(epoch, {**(logs or {}), **more}))
-        if now - self.written >= self.checkpoint_interval:
+        if now - self.written_at >= self.checkpoint_interval:
             self._write()
-        if now - self.drawn >= self.curves_interval:
-            self._draw()
+        if now - self.drawn_at >= CURVES_INTERVAL:
+            self.draw()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Write the last epoch if it was skipped."""
         if not self.latest or len(self.latest.history) < len(self.history):
             self._write()
-        if self.num_drawn < len(self.history):
-            self._draw()
 
     def _write(self) -> None:
         """Write checkpoint, weights and history. The checkpoint is first: the others can be written again from it."""
-        self.latest = Checkpoint(
+        checkpoint = Checkpoint(
             weights=get_weights(self.model),
             optimizer=get_optimizer_state(self.model.optimizer),
             losses=self.sampler.losses.copy(),
             history=list(self.history),
         )
-        write_checkpoint(self.run, self.latest)
-        write_run_files(self.run, self.latest)
-        self.written = time.perf_counter()
+        write_checkpoint(self.run, checkpoint)
+        self.latest, self.written_at = checkpoint, time.perf_counter()
+        write_run_files(self.run, checkpoint)
 
-    def _draw(self) -> None:
-        draw_curves(self.run, self.history)
-        self.drawn, self.num_drawn = time.perf_counter(), len(self.history)
+    def draw(self) -> None:
+        """Draw the curves of the newest checkpoint. If that fails, it is logged, and training continues."""
+        if not self.latest or self.latest is self.drawn:
+            return
+        try:
+            figure = curves.training_curves(self.latest.history, self.run.config.first_hard_epoch)
+            plots.save(figure, self.run.folder / "curves.png")
+        except Exception as error:
+            log.warning("curves.png could not be drawn, training continues: %s", one_line(error))
+        self.drawn, self.drawn_at = self.latest, time.perf_counter()
 
 
 def write_run_files(run: Run, checkpoint: Checkpoint) -> None:
     """Write the files that other programs read: weights and history."""
     write_atomic(run.weights_path, save(checkpoint.weights))
     write_history(run.history_path, checkpoint.history)
-
-
-def draw_curves(run: Run, history: History) -> None:
-    """Draw `curves.png`. If it cannot be drawn, that is logged, and training continues."""
-    try:
-        plots.save(curves.training_curves(history, run.config.first_hard_epoch), run.folder / "curves.png")
-    except Exception as error:
-        log.warning("curves.png could not be drawn, training continues: %s", one_line(error))

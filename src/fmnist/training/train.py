@@ -69,9 +69,9 @@ def train(
 ) -> Run:
     """Train a network and export it.
 
-    After every epoch the run folder has the weights, a row of `history.csv`, `curves.png` and a checkpoint, from which
-    `resume` continues an interrupted run. Augmentation and dropout of an epoch follow from seed and epoch. The
-    selection and order of its images also follow from the losses of earlier epochs.
+    After every epoch the run folder has the weights, a row of `history.csv` and a checkpoint, from which `resume`
+    continues an interrupted run; `curves.png` is drawn every ten seconds. Augmentation and dropout of an epoch follow
+    from seed and epoch. The selection and order of its images also follow from the losses of earlier epochs.
 
     Args:
         config: what to train, from `Config.from_preset`, or the name of a preset.
@@ -133,7 +133,6 @@ def train(
             raise
         seconds = {"train_seconds": time.perf_counter() - started, **trained.seconds}
         trained = dataclasses.replace(trained, seconds=seconds)
-
         export(run, lock, trained, dataset, split, parts)
     return run
 
@@ -237,9 +236,8 @@ def fit(
     if parts.network:
         check_custom_export(parts, config, dataset)
     # A split is shuffled. Without a split, the images are in the order of the file, which may be sorted by class.
-    num_images = len(split.train_images)
-    chosen = evenly_spaced(num_images, NUM_WHITENING_IMAGES) if config.full else slice(NUM_WHITENING_IMAGES)
-    fit_whitening(network, split.train_images[chosen])
+    spaced = evenly_spaced(len(split.train_images), NUM_WHITENING_IMAGES)
+    fit_whitening(network, split.train_images[spaced if config.full else slice(NUM_WHITENING_IMAGES)])
     labels = one_hot(split.train_labels, num_outputs)
     sampler = EpochSampler(split.train_images, labels, dataset.class_names, config, photos, parts.augment)
     cross_entropy = AnyOfCrossentropy if photos else keras.losses.CategoricalCrossentropy
@@ -257,15 +255,18 @@ def fit(
     batches, validation = sampler.batches, None if config.full else validation_batches(split, num_outputs)
     programs = compile_epochs(network, sampler, validation, devices)
     completed = run_checkpoint.restore(network)
-    network.fit(
-        programs.one_step(batches) if programs else batches,
-        initial_epoch=completed,
-        epochs=config.epochs,
-        shuffle=False,  # `EpochSampler` has shuffled the images
-        validation_data=programs.one_step(validation) if programs and validation else validation,
-        callbacks=[sampler, run_checkpoint, *callbacks],
-        verbose=0,
-    )
+    try:
+        network.fit(
+            programs.one_step(batches) if programs else batches,
+            initial_epoch=completed,
+            epochs=config.epochs,
+            shuffle=False,  # `EpochSampler` has shuffled the images
+            validation_data=programs.one_step(validation) if programs and validation else validation,
+            callbacks=[sampler, run_checkpoint, *callbacks],
+            verbose=0,
+        )
+    finally:
+        run_checkpoint.draw()
     if programs:
         programs.release()
     checkpoint = run_checkpoint.latest
@@ -288,8 +289,7 @@ def compile_epochs(
     Raises:
         FmnistError: if the devices are not there, or this backend cannot use several.
     """
-    is_jax = keras.backend.backend() == "jax"
-    if is_jax and network.jit_compile and (is_on_gpu() or devices > 1):
+    if keras.backend.backend() == "jax" and network.jit_compile and (is_on_gpu() or devices > 1):
         from fmnist.training.compiled_epoch import CompiledEpochs
 
         return CompiledEpochs(network, sampler, validation, devices)
