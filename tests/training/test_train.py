@@ -263,3 +263,20 @@ def test_imbalance_is_a_warning_and_class_weights_raise_the_recall_of_the_rare_c
     assert [message in record.getMessage() for record in caplog.records if "judge" in record.getMessage()] == [True] * 2
     assert caplog.text.count("--class-weights") == 1
     assert recalls[1] > recalls[0]
+
+
+def test_a_step_is_traced_once(small, tmp_path, no_export):
+    traced = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            if training:
+                traced.append(inputs.shape)
+            return inputs
+
+    def network(num_classes):
+        stack = [Counting(), keras.layers.Flatten(), keras.layers.Dense(num_classes, activation="softmax")]
+        return keras.Sequential([keras.Input((28, 28, 1)), *stack])
+
+    fmnist.train("fast", network=network, dataset=small, folder=tmp_path / "run")
+    assert len(traced) == 1

@@ -176,7 +176,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         """Load the newest checkpoint of the run into a network, its optimizer and the sampler.
 
         Args:
-            network: compiled, with its initial weights.
+            network: compiled, with its initial weights, and its optimizer built.
 
         Returns:
             The number of completed epochs.
@@ -187,7 +187,6 @@ class RunCheckpoint(keras.callbacks.Callback):
                 log.warning("%s has no intact checkpoint: training starts from the beginning", self.run.folder)
             return 0
         set_weights(network, checkpoint.weights, self.run.folder)
-        network.optimizer.build(network.trainable_variables)
         set_optimizer_state(network.optimizer, checkpoint.optimizer)
         if checkpoint.losses.shape != self.sampler.losses.shape:
             raise FmnistError(

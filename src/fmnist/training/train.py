@@ -23,14 +23,7 @@ from fmnist.quiet import check_backend
 from fmnist.runs.data import data_to_resume
 from fmnist.runs.environment import describe_environment
 from fmnist.runs.folders import make_run_folder
-from fmnist.runs.run import (
-    Run,
-    create_run,
-    open_run,
-    record_environment,
-    remove_exports,
-    remove_without_epochs,
-)
+from fmnist.runs.run import Run, create_run, open_run, record_environment, remove_exports, remove_without_epochs
 from fmnist.training.checkpoints import RunCheckpoint, remove_checkpoints
 from fmnist.training.checks import (
     check_callbacks,
@@ -236,8 +229,9 @@ def fit(
     if parts.network:
         check_custom_export(parts, config, dataset)
     # A split is shuffled. Without a split, the images are in the order of the file, which may be sorted by class.
-    spaced = evenly_spaced(len(split.train_images), NUM_WHITENING_IMAGES)
-    fit_whitening(network, split.train_images[spaced if config.full else slice(NUM_WHITENING_IMAGES)])
+    num_images = len(split.train_images)
+    chosen = evenly_spaced(num_images, NUM_WHITENING_IMAGES) if config.full else slice(NUM_WHITENING_IMAGES)
+    fit_whitening(network, split.train_images[chosen])
     labels = one_hot(split.train_labels, num_outputs)
     sampler = EpochSampler(split.train_images, labels, dataset.class_names, config, photos, parts.augment)
     cross_entropy = AnyOfCrossentropy if photos else keras.losses.CategoricalCrossentropy
@@ -245,12 +239,14 @@ def fit(
         optimizer=make_optimizer(config, len(sampler.batches) * config.epochs, parts),
         loss=parts.loss or cross_entropy(label_smoothing=config.label_smoothing),
         metrics=[
-            "accuracy",
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.Precision(name="precision"),
             keras.metrics.Recall(name="recall"),
             sampler.loss_recorder,
         ],
     )
+    # All variables are there now. TensorFlow would trace a step twice if the first time created some.
+    network.optimizer.build(network.trainable_variables)
     run_checkpoint = RunCheckpoint(run, sampler)
     batches, validation = sampler.batches, None if config.full else validation_batches(split, num_outputs)
     programs = compile_epochs(network, sampler, validation, devices)
