@@ -13,7 +13,15 @@ import fmnist
 from fmnist.data.dataset import normalize, split_dataset
 from fmnist.models import networks
 from fmnist.training import augment
-from fmnist.training.epochs import EpochSampler, LossRecorder, balanced_class_weights, one_hot, validation_batches
+from fmnist.training.epochs import (
+    Batches,
+    EpochSampler,
+    LossRecorder,
+    balanced_class_weights,
+    one_hot,
+    prefetch,
+    validation_batches,
+)
 from fmnist.training.photo_augment import augment_as_photos
 
 
@@ -188,3 +196,23 @@ def test_without_class_weights_there_are_none(small):
     sampler = make_sampler(small, fmnist.Config.from_preset("fast", batch_size=64))
     assert len(sampler.batches[0]) == 2
     assert len(validation_batches(split_dataset(small, 0), 10)[0]) == 2
+
+
+@pytest.mark.parametrize("class_weights", [None, np.array([0.5, 1.5], np.float32)])
+def test_prefetched_batches_are_those_of_the_epoch(class_weights):
+    """The images change between epochs; the last batch is smaller."""
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28), np.uint8)
+    batches = Batches(images, one_hot(np.arange(10) % 2, 2), 4, class_weights)
+    fed = prefetch(batches)
+    assert len(fed) == 3
+    for epoch in range(2):
+        batches.images = np.roll(images, epoch, axis=0)
+        for batch, expected in zip(fed, [batches[index] for index in range(3)], strict=True):
+            assert len(batch) == len(expected)
+            assert all((array.numpy() == other).all() for array, other in zip(batch, expected, strict=True))
+
+
+def test_nothing_is_prefetched_on_jax(small, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    batches = validation_batches(split_dataset(small, 0), 10)
+    assert prefetch(batches) is batches

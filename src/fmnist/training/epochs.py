@@ -19,6 +19,8 @@ ops = keras.ops
 
 VALIDATION_BATCH_SIZE = 500
 """Divides 5,000."""
+NUM_PREFETCHED = 2
+"""Batches that are prepared during a step, on TensorFlow."""
 
 
 def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -48,10 +50,7 @@ class Batches(keras.utils.PyDataset):
             batch_size: images in a batch; the last has the rest.
             class_weights: (classes,) float32, or None for no weights.
         """
-        # On TensorFlow, Keras turns tf.data's autotuning off if the dataset has several workers. Otherwise many epochs
-        # pause at their end for as long as they took (docs/log.md). On JAX, Keras asks for a batch before the first
-        # epoch begins; several workers would have prefetched batches of images that are not prepared yet.
-        super().__init__(workers=2 if keras.backend.backend() == "tensorflow" else 1)
+        super().__init__()
         self.images, self.labels, self.batch_size = images, one_hot_labels, batch_size
         self.class_weights = class_weights
 
@@ -62,6 +61,27 @@ class Batches(keras.utils.PyDataset):
         batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
         images, labels = normalize(self.images[batch]), self.labels[batch]
         return (images, labels) if self.class_weights is None else (images, labels, labels @ self.class_weights)
+
+
+def prefetch(batches: Batches) -> Any:
+    """Return what `fit` takes instead of the batches: on TensorFlow, a `tf.data.Dataset` that reads some batches ahead.
+
+    Keras would make one with autotuning, and many epochs would pause at their end for as long as they took. With
+    workers of a `PyDataset`, each epoch ends with a pause of 0.1 s (docs/log.md). On JAX, Keras asks for a batch before
+    the first epoch is prepared, so nothing may be read ahead.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in batches[0])
+    dataset = tf.data.Dataset.from_generator(
+        lambda: (batches[index] for index in range(len(batches))), output_signature=signature
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    counted = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return counted.prefetch(NUM_PREFETCHED).with_options(options)
 
 
 def validation_batches(split: Split, num_classes: int) -> Batches:

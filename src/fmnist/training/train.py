@@ -33,7 +33,7 @@ from fmnist.training.checks import (
     warn_of_imbalance,
     warn_of_learning_rate,
 )
-from fmnist.training.epochs import Batches, EpochSampler, one_hot, validation_batches
+from fmnist.training.epochs import Batches, EpochSampler, one_hot, prefetch, validation_batches
 from fmnist.training.optimizers import make_optimizer
 from fmnist.training.photo_batches import AnyOfCrossentropy
 from fmnist.training.progress import watch
@@ -250,14 +250,15 @@ def fit(
     run_checkpoint = RunCheckpoint(run, sampler)
     batches, validation = sampler.batches, None if config.full else validation_batches(split, num_outputs)
     programs = compile_epochs(network, sampler, validation, devices)
+    feed = programs.one_step if programs else prefetch
     completed = run_checkpoint.restore(network)
     try:
         network.fit(
-            programs.one_step(batches) if programs else batches,
+            feed(batches),
             initial_epoch=completed,
             epochs=config.epochs,
             shuffle=False,  # `EpochSampler` has shuffled the images
-            validation_data=programs.one_step(validation) if programs and validation else validation,
+            validation_data=feed(validation) if validation else None,
             callbacks=[sampler, run_checkpoint, *callbacks],
             verbose=0,
         )
