@@ -326,7 +326,7 @@ def test_leaderboard(small_folder, tmp_path, monkeypatch):
     assert [line.split(" | ")[0] for line in lines] == [
         "| fmnist, preset `fast`", "| model 9, None epochs", *(f"| model {number}" for number in range(8, 0, -1))
     ]  # fmt: skip
-    assert " | 94.07 % | 93.59 to 94.52 | 10 | 247,308 | 5.5 | `fmnist train --preset fast --full` |" in lines[0]
+    assert " | 94.17 % | 93.69 to 94.61 | 10 | 247,308 | 5.3 | `fmnist train --preset fast --full` |" in lines[0]
     assert "at most 10 rows: model 0 (80.00 %)." in page
 
 
