@@ -22,7 +22,7 @@ def training_curves(history: Sequence[dict[str, float | None]], first_hard_epoch
         first_hard_epoch: the first epoch on hard examples only, from 1, to be marked; None marks nothing.
     """
     figure = Figure(figsize=(10, 6.4))
-    # This is drawn after every epoch, and a constrained layout would take longer than all the drawing.
+    # This is drawn during training, and a constrained layout would take longer than all the drawing.
     figure.subplots_adjust(left=0.06, right=0.985, bottom=0.075, top=0.95, wspace=0.14, hspace=0.34)
     for axes, name in zip(figure.subplots(2, 2).flat, CURVES, strict=True):
         _draw_curve(axes, history, name, first_hard_epoch)

@@ -82,9 +82,9 @@ def test_summed_convolution_is_that_of_keras(policy, tolerance, size):
     np.testing.assert_allclose(outputs, expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("size", [1, 3, (3, 5)])
+@pytest.mark.parametrize("size", [1, 3, (3, 5), 11])
 def test_kernel_gradient_is_that_of_keras(size):
-    """In float64, so that nothing is lost by rounding. The kernel is wider than half of the images."""
+    """In float64, so that nothing is lost by rounding. The images have 4 by 5 pixels."""
     import tensorflow as tf
 
     rng = np.random.default_rng(2)

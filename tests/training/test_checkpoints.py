@@ -206,7 +206,6 @@ def test_files_that_were_written_just_before_are_skipped(run, monkeypatch, on_gp
         now[0] += epoch_seconds
         callback.on_epoch_end(epoch, {"loss": 1.0})
     callback.on_train_end()
-    callback.draw()
     assert calls == {"checkpoint": written, "curves": drawn}
     assert [row["seconds"] for row in callback.latest.history] == pytest.approx([epoch_seconds] * 6)
     assert len(run.history()) == 6

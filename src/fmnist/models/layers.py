@@ -132,10 +132,11 @@ class SummedConv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable("fmnist")
 class MatmulGradientConv2D(keras.layers.Conv2D):
-    """Convolution with padding "same" and without strides, whose kernel gradient is a matrix product for each weight.
+    """Convolution whose kernel gradient is a matrix product for each weight, on small images in bfloat16.
 
-    On small images in bfloat16, that is up to 2.6 times as fast as the gradient that TensorFlow computes on a CPU
-    (docs/log.md). It differs by rounding. Anywhere else this layer is a `Conv2D`.
+    There, that is up to 2.6 times as fast as the gradient that TensorFlow computes on a CPU (docs/log.md). It differs
+    by rounding. On larger images, and with another precision or backend, this layer is a `Conv2D`. It is for padding
+    "same", an odd kernel, and no strides, dilation, groups or bias.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -147,7 +148,7 @@ class MatmulGradientConv2D(keras.layers.Conv2D):
 
 
 def _convolve_on_tensorflow(inputs: Any, kernel: Any) -> Any:
-    """Convolve with padding "same" and without strides. The gradient is that of `MatmulGradientConv2D`."""
+    """Convolve with the gradients of `MatmulGradientConv2D`."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -188,5 +189,5 @@ def kernel_gradient(inputs: Any, upstream: Any, size: tuple[int, int]) -> Any:
 
 
 def _overlap(shift: int, length: int) -> slice:
-    """Return the positions from 0 to `length` that `shift` moves to others of them."""
-    return slice(max(shift, 0), length + min(shift, 0))
+    """Return the positions p for which p - `shift` is also between 0 and `length`."""
+    return slice(max(shift, 0), max(length + min(shift, 0), 0))

@@ -159,7 +159,7 @@ class RunCheckpoint(keras.callbacks.Callback):
     """Write completed epochs to the run folder: checkpoint, weights, history, curves.
 
     On a CPU, every epoch is written. On a GPU, those are skipped that complete soon after one that was written. The
-    last epoch is always written.
+    last epoch is always written and drawn.
     """
 
     def __init__(self, run: Run, sampler: EpochSampler):
@@ -218,9 +218,10 @@ class RunCheckpoint(keras.callbacks.Callback):
             self.draw()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Write the last epoch if it was skipped."""
+        """Write and draw the last epoch if it was skipped."""
         if not self.latest or len(self.latest.history) < len(self.history):
             self._write()
+        self.draw()
 
     def _write(self) -> None:
         """Write checkpoint, weights and history. The checkpoint is first: the others can be written again from it."""
@@ -235,14 +236,14 @@ class RunCheckpoint(keras.callbacks.Callback):
         write_run_files(self.run, checkpoint)
 
     def draw(self) -> None:
-        """Draw the curves of the newest checkpoint. If that fails, it is logged, and training continues."""
+        """Draw the curves of the newest checkpoint, unless they are drawn. A failure is logged."""
         if not self.latest or self.latest is self.drawn:
             return
         try:
             figure = curves.training_curves(self.latest.history, self.run.config.first_hard_epoch)
             plots.save(figure, self.run.folder / "curves.png")
         except Exception as error:
-            log.warning("curves.png could not be drawn, training continues: %s", one_line(error))
+            log.warning("curves.png could not be drawn, which training does not need: %s", one_line(error))
         self.drawn, self.drawn_at = self.latest, time.perf_counter()
 
 

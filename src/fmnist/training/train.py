@@ -63,8 +63,9 @@ def train(
     """Train a network and export it.
 
     After every epoch the run folder has the weights, a row of `history.csv` and a checkpoint, from which `resume`
-    continues an interrupted run; `curves.png` is drawn every ten seconds. Augmentation and dropout of an epoch follow
-    from seed and epoch. The selection and order of its images also follow from the losses of earlier epochs.
+    continues an interrupted run. `curves.png` is drawn every ten seconds and when training ends. Augmentation and
+    dropout of an epoch follow from seed and epoch. The selection and order of its images also follow from the losses
+    of earlier epochs.
 
     Args:
         config: what to train, from `Config.from_preset`, or the name of a preset.
@@ -126,6 +127,7 @@ def train(
             raise
         seconds = {"train_seconds": time.perf_counter() - started, **trained.seconds}
         trained = dataclasses.replace(trained, seconds=seconds)
+
         export(run, lock, trained, dataset, split, parts)
     return run
 
