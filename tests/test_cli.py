@@ -127,8 +127,8 @@ def test_train_prints_the_validation_accuracy(cli, small_folder, tmp_path):
     arguments = ("--preset", "textbook", "--epochs", 1, "--data", small_folder, "--run", tmp_path / "run")
     code, out, _ = cli("train", *arguments)
     assert code == 0
-    (row,) = open_run(tmp_path / "run").history()
-    assert f"Validation accuracy {row['val_accuracy']:.2%} after 1 epochs" in out
+    accuracy = open_run(tmp_path / "run").manifest().validation.accuracy
+    assert f"Validation accuracy {accuracy:.2%} after 1 epochs" in out
 
 
 def test_file_names_are_not_interpreted_as_markup_or_emoji(cli, here):

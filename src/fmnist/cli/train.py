@@ -165,8 +165,9 @@ def print_finished(run: "Run", data: Path | None, as_json: bool) -> None:
 
 def training_summary(run: "Run") -> dict[str, Any]:
     """Return the JSON document of a finished training."""
-    manifest, history = run.manifest(), run.history()
-    if not history:
+    manifest = run.manifest()
+    validation = manifest.validation
+    if not run.history():
         raise FmnistError(f"{run.history_path} is missing; restore it, or train again into a new folder")
     return {
         "run": str(run.folder),
@@ -175,8 +176,8 @@ def training_summary(run: "Run") -> dict[str, Any]:
         "epochs": run.config.epochs,
         "parameters": manifest.parameters,
         "train_seconds": manifest.train_seconds,
-        "val_accuracy": history[-1]["val_accuracy"],
-        "val_recall_macro": manifest.validation.recall_macro if manifest.validation else None,
+        "val_accuracy": validation.accuracy if validation else None,
+        "val_recall_macro": validation.recall_macro if validation else None,
     }
 
 
