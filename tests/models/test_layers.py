@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from fmnist.models import layers
 from fmnist.models.layers import (
     EPSILON,
     MATMUL_GRADIENT_SIZE,
@@ -98,12 +99,13 @@ def test_kernel_gradient_is_that_of_keras(size):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
 @pytest.mark.parametrize("size", [MATMUL_GRADIENT_SIZE, MATMUL_GRADIENT_SIZE + 1])
-def test_convolution_with_matmul_gradient_is_that_of_keras(policy, size):
+def test_convolution_with_matmul_gradient_is_that_of_keras(policy, size, monkeypatch):
     """To the bit, but for the kernel's gradient in bfloat16, which is rounded to 8 bits."""
     import tensorflow as tf
 
     images = tf.constant(np.random.default_rng(3).random((16, size, size, 8)), tf.float32)
-    results = []
+    results, replaced = [], []
+    monkeypatch.setattr(layers, "kernel_gradient", lambda *args: replaced.append(1) or kernel_gradient(*args))
     layer, reference = (
         cls(4, 3, padding="same", use_bias=False, dtype=policy) for cls in (MatmulGradientConv2D, keras.layers.Conv2D)
     )
@@ -122,4 +124,5 @@ def test_convolution_with_matmul_gradient_is_that_of_keras(policy, size):
     assert (keras.ops.convert_to_numpy(to_images) == keras.ops.convert_to_numpy(expected[1])).all()
     scale = keras.ops.convert_to_numpy(keras.ops.max(keras.ops.absolute(expected[2])))
     is_replaced = policy == "mixed_bfloat16" and size <= MATMUL_GRADIENT_SIZE
+    assert bool(replaced) == is_replaced
     np.testing.assert_allclose(to_kernel, expected[2], rtol=0, atol=2**-7 * scale if is_replaced else 0)

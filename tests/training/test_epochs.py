@@ -205,6 +205,7 @@ def test_prefetched_batches_are_those_of_the_epoch(class_weights):
     batches = Batches(images, one_hot(np.arange(10) % 2, 2), 4, class_weights)
     fed = prefetch(batches)
     assert len(fed) == 3
+    assert fed.options().autotune.enabled is False
     for epoch in range(2):
         batches.images = np.roll(images, epoch, axis=0)
         for batch, expected in zip(fed, [batches[index] for index in range(3)], strict=True):

@@ -134,7 +134,7 @@ class SummedConv2D(keras.layers.Conv2D):
 class MatmulGradientConv2D(keras.layers.Conv2D):
     """Convolution whose kernel gradient is a matrix product for each weight, on small images in bfloat16.
 
-    There, that is up to 2.6 times as fast as the gradient that TensorFlow computes on a CPU (docs/log.md). It differs
+    There, that is up to 2.7 times as fast as the gradient that TensorFlow computes on a CPU (docs/log.md). It differs
     by rounding. On larger images, and with another precision or backend, this layer is a `Conv2D`. It is for padding
     "same", an odd kernel, and no strides, dilation, groups or bias.
     """
