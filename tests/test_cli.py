@@ -17,7 +17,8 @@ from PIL import Image
 import fmnist
 from fmnist import files
 from fmnist.cli.options import require_backend
-from fmnist.runs.run import open_run
+from fmnist.cli.train import training_summary
+from fmnist.runs.run import Run, open_run
 
 
 @pytest.fixture
@@ -129,6 +130,12 @@ def test_train_prints_the_validation_accuracy(cli, small_folder, tmp_path):
     assert code == 0
     accuracy = open_run(tmp_path / "run").manifest().validation.accuracy
     assert f"Validation accuracy {accuracy:.2%} after 1 epochs" in out
+
+
+def test_validation_accuracy_is_that_of_the_exported_graph(copied_run, monkeypatch):
+    """Not that of the last epoch, which has a single view."""
+    monkeypatch.setattr(Run, "history", lambda _: [{"val_accuracy": -1.0}])
+    assert training_summary(copied_run)["val_accuracy"] == copied_run.manifest().validation.accuracy
 
 
 def test_file_names_are_not_interpreted_as_markup_or_emoji(cli, here):
